@@ -1,0 +1,281 @@
+"""The schema of a run: frozen dataclasses that check themselves.
+
+Values live in `configs/*.py`; this module only says which fields exist, what they mean and which
+values cannot work. It imports neither JAX nor TensorFlow, so that `--help` and the data pipeline
+stay light. Units are part of the names (`seconds`, `steps`); probabilities end in `_prob`, `prob`
+or are named after the dropout they drive.
+"""
+
+import dataclasses
+import itertools
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from voc2vec_jax.audio import MIN_SAMPLES, SAMPLE_RATE
+from voc2vec_jax.model_config import ConfigError, ModelConfig, require, require_share
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DataConfig",
+    "MaskConfig",
+    "MeshConfig",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "OptimConfig",
+    "TrainConfig",
+]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is read, and how clips become batches of static shape."""
+
+    name: str = "synthetic"
+    """A prepared dataset; `synthetic` is the corpus that comes with this project."""
+    folder: str | None = None
+    """An unprepared folder of audio, searched recursively; wins over `name`."""
+    table: str | None = None
+    """An unprepared CSV with a column `path` and, if known, `id`, `label` and `group`; relative
+    paths start at the table's folder. Wins over `name`."""
+    data_dir: str | None = None
+    """Where decoded corpora are kept; default `$VOC2VEC_DATA_DIR`, else `~/.cache/voc2vec_jax`."""
+    normalize: Literal["none", "clip", "padded"] = "clip"
+    """`clip`: zero mean and unit variance over the whole clip, before cropping. `padded`: over
+    the padded signal, as transformers does without an attention mask. `none`: as recorded."""
+    min_seconds: float = MIN_SAMPLES / SAMPLE_RATE
+    """Shorter clips are left out, counted and reported."""
+    max_seconds: float = 15.625
+    """Longer clips are heard in several windows."""
+    bucket_seconds: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 15.625)
+    """The padded lengths; one compilation each."""
+    batch_seconds: float = 125.0
+    """Padded audio per global batch."""
+    batch_multiple: int = 8
+    """Clips per batch are a multiple of this, so that a mesh of as many devices divides them."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bucket_seconds", tuple(self.bucket_seconds))
+        shortest = MIN_SAMPLES / SAMPLE_RATE
+        require(
+            self.min_seconds >= shortest,
+            "data.min_seconds",
+            self.min_seconds,
+            f"a frame needs {MIN_SAMPLES} samples, so at least {shortest}",
+        )
+        require(
+            self.min_seconds <= self.max_seconds < math.inf,
+            "data.max_seconds",
+            self.max_seconds,
+            f"must be finite and at least data.min_seconds={self.min_seconds}",
+        )
+        buckets = self.bucket_seconds
+        require(
+            len(buckets) > 0
+            and buckets[0] >= shortest
+            and all(a < b for a, b in itertools.pairwise(buckets)),
+            "data.bucket_seconds",
+            buckets,
+            f"needs increasing lengths of at least {shortest} s",
+        )
+        require(
+            buckets[-1] >= self.max_seconds,
+            "data.bucket_seconds",
+            buckets,
+            f"the last one must hold data.max_seconds={self.max_seconds}",
+        )
+        require(self.batch_multiple >= 1, "data.batch_multiple", self.batch_multiple, "at least 1")
+        longest = self.used_bucket_seconds[-1]
+        require(
+            self.batch_multiple * longest <= self.batch_seconds < math.inf,
+            "data.batch_seconds",
+            self.batch_seconds,
+            f"the longest bucket needs {self.batch_multiple} × {longest} s (data.batch_multiple"
+            " × data.bucket_seconds); raise it, or lower one of those",
+        )
+        require(
+            self.folder is None or self.table is None,
+            "data.folder",
+            self.folder,
+            f"give either data.folder or data.table={self.table!r}, not both",
+        )
+
+    @property
+    def used_bucket_seconds(self) -> tuple[float, ...]:
+        """The buckets that a window of at most `max_seconds` can fall into."""
+        needed = sum(bucket < self.max_seconds for bucket in self.bucket_seconds) + 1
+        return self.bucket_seconds[:needed]
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """Span masking of pre-training (wav2vec 2.0, section 3.1)."""
+
+    prob: float = 0.65
+    """Expected share of masked frames before spans overlap: fairseq's `mask_prob` and
+    transformers' `mask_time_prob`; a tenth of it is the paper's p at span length 10."""
+    length: int = 10
+    """Frames in a span."""
+    min_spans: int = 2
+
+    def __post_init__(self) -> None:
+        require(0 < self.prob <= 1, "mask.prob", self.prob, "must lie in (0, 1]")
+        require(self.length >= 1, "mask.length", self.length, "must be at least 1 frame")
+        require(self.min_spans >= 1, "mask.min_spans", self.min_spans, "must be at least 1")
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """The parts of the wav2vec 2.0 objective that no `config.json` holds.
+
+    The number of negatives, the logit temperature and the diversity weight are `model.*`, because
+    transformers keeps them there.
+    """
+
+    feature_grad_mult: float = 0.1
+    """Gradients that enter the convolutional encoder are multiplied by this (large: 1.0)."""
+    feature_penalty_weight: float = 10.0
+    """Weight of the mean squared convolutional feature (large: 0)."""
+    gumbel_temperature_start: float = 2.0
+    gumbel_temperature_stop: float = 0.5
+    gumbel_temperature_decay: float = 0.999995
+    """Factor per update."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.feature_grad_mult >= 0,
+            "objective.feature_grad_mult",
+            self.feature_grad_mult,
+            "must not be negative (0 freezes the convolutional encoder)",
+        )
+        require(
+            self.feature_penalty_weight >= 0,
+            "objective.feature_penalty_weight",
+            self.feature_penalty_weight,
+            "must not be negative",
+        )
+        require(
+            0 < self.gumbel_temperature_stop <= self.gumbel_temperature_start,
+            "objective.gumbel_temperature_stop",
+            self.gumbel_temperature_stop,
+            "must be positive and at most gumbel_temperature_start",
+        )
+        require(
+            0 < self.gumbel_temperature_decay <= 1,
+            "objective.gumbel_temperature_decay",
+            self.gumbel_temperature_decay,
+            "must lie in (0, 1]",
+        )
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Adam with decoupled decay, linear warm-up and linear decay to 0 (fairseq's recipe)."""
+
+    learning_rate: float = 5e-4
+    """Peak, reached after `warmup_steps` updates."""
+    warmup_steps: int = 32_000
+    beta1: float = 0.9
+    beta2: float = 0.98
+    epsilon: float = 1e-6
+    """Added to √v before bias correction, as fairseq does."""
+    weight_decay: float = 0.01
+    """Decays every parameter, norms and code vectors included, as fairseq does."""
+    clip_norm: float | None = None
+    """Global gradient norm to clip to; wav2vec 2.0 does not clip."""
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.learning_rate < math.inf,
+            "optim.learning_rate",
+            self.learning_rate,
+            "must be positive",
+        )
+        require(
+            self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "must not be negative"
+        )
+        require_share("optim", self, "beta1", "beta2")
+        require(self.epsilon > 0, "optim.epsilon", self.epsilon, "must be positive")
+        require(
+            self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "must not be negative"
+        )
+        require(
+            self.clip_norm is None or self.clip_norm > 0,
+            "optim.clip_norm",
+            self.clip_norm,
+            "must be positive, or None for no clipping",
+        )
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """How many devices share each kind of work; -1 takes the rest."""
+
+    data: int = -1
+    """Batch split, parameters replicated."""
+    fsdp: int = 1
+    """Batch split, parameters and optimiser state split too."""
+
+    def __post_init__(self) -> None:
+        sizes = (self.data, self.fsdp)
+        require(
+            all(s == -1 or s >= 1 for s in sizes) and sizes.count(-1) <= 1,
+            "mesh",
+            f"(data={self.data}, fsdp={self.fsdp})",
+            "needs positive numbers of devices, at most one of them -1",
+        )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Length, rhythm and randomness of a run."""
+
+    num_steps: int = 400_000
+    """Updates; the learning rate reaches 0 here."""
+    seed: int = 0
+    """Decides initialisation, data order, masks, negatives, noise and dropout."""
+    log_every_steps: int = 50
+    checkpoint_every_steps: int = 1_000
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "log_every_steps", "checkpoint_every_steps", "keep_checkpoints"):
+            value = getattr(self, name)
+            require(value >= 1, f"train.{name}", value, "must be at least 1")
+        require(0 <= self.seed < 2**32, "train.seed", self.seed, "must lie in [0, 2**32)")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run; what `get_config()` of a file in `configs/` returns."""
+
+    task: Literal["wav2vec2"] = "wav2vec2"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        require(
+            self.optim.warmup_steps < self.train.num_steps,
+            "optim.warmup_steps",
+            self.optim.warmup_steps,
+            f"must be less than train.num_steps={self.train.num_steps}",
+        )
+        require(
+            self.model.has_mask_embedding,
+            "model.mask_time_prob",
+            self.model.mask_time_prob,
+            "pre-training needs the mask embedding, which exists only where it or"
+            " model.mask_feature_prob is above 0",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values (tuples become lists), equal after a trip through JSON."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain

@@ -1,0 +1,157 @@
+"""The architecture of a model, under the names of Hugging Face configurations."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import tyro
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot run. The message names the field, its value and the fix."""
+
+
+def require(condition: bool, field_name: str, value: object, fix: str) -> None:
+    if not condition:
+        raise ConfigError(f"{field_name}={value!r}: {fix}")
+
+
+def require_share(prefix: str, config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        require(0 <= value < 1, f"{prefix}.{name}", value, "must lie in [0, 1)")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Architecture, under the names and with the defaults of `transformers.Wav2Vec2Config` 5.23.
+
+    The defaults are what a missing key of a `config.json` means; they are not a training recipe
+    (`configs/` holds those).
+    """
+
+    model_type: Literal["wav2vec2"] = "wav2vec2"
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: Literal["gelu"] = "gelu"
+    feat_extract_activation: Literal["gelu"] = "gelu"
+    feat_extract_norm: Literal["group", "layer"] = "group"
+    """`group`: one group norm, over time, after the first convolution (base). `layer`: a layer
+    norm after every convolution (large)."""
+    conv_dim: tuple[int, ...] = (512,) * 7
+    conv_kernel: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
+    conv_stride: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    conv_bias: bool = False
+    num_conv_pos_embeddings: int = 128
+    """Taps of the positional convolution, in frames."""
+    num_conv_pos_embedding_groups: int = 16
+    do_stable_layer_norm: bool = False
+    """False: layer norm after each residual sum (base). True: before each block, and once more
+    after the last (large)."""
+    layer_norm_eps: float = 1e-5
+    hidden_dropout: float = 0.1
+    activation_dropout: float = 0.1
+    attention_dropout: float = 0.1
+    feat_proj_dropout: float = 0.0
+    feat_quantizer_dropout: float = 0.0
+    layerdrop: float = 0.1
+    mask_time_prob: float = 0.05
+    """SpecAugment of fine-tuning; pre-training masks by `mask.prob`. Here only because
+    transformers leaves `masked_spec_embed` out of a model whose mask probabilities are both 0."""
+    mask_feature_prob: float = 0.0
+    num_codevectors_per_group: int = 320
+    num_codevector_groups: int = 2
+    codevector_dim: int = 256
+    proj_codevector_dim: int = 256
+    num_negatives: int = 100
+    contrastive_logits_temperature: float = 0.1
+    diversity_loss_weight: float = 0.1
+    other_fields: tyro.conf.Suppress[str] = "{}"
+    """JSON object of the `config.json` keys that this package does not read, so that an export
+    hands them on unchanged."""
+
+    def __post_init__(self) -> None:
+        for name in ("conv_dim", "conv_kernel", "conv_stride"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        layers = {len(self.conv_dim), len(self.conv_kernel), len(self.conv_stride)}
+        require(
+            len(layers) == 1 and 0 not in layers,
+            "model.conv_dim",
+            self.conv_dim,
+            "conv_dim, conv_kernel and conv_stride need the same length, at least 1",
+        )
+        sizes = {
+            "hidden_size": 16_384,
+            "num_hidden_layers": 1_024,
+            "num_attention_heads": 1_024,
+            "intermediate_size": 131_072,
+            "num_conv_pos_embeddings": 4_096,
+            "num_conv_pos_embedding_groups": 4_096,
+            "num_codevectors_per_group": 65_536,
+            "num_codevector_groups": 64,
+            "codevector_dim": 16_384,
+            "proj_codevector_dim": 16_384,
+            "num_negatives": 65_536,
+        }
+        for name, limit in sizes.items():
+            value = getattr(self, name)
+            require(
+                type(value) is int and 1 <= value <= limit,
+                f"model.{name}",
+                value,
+                f"must be a whole number from 1 to {limit}",
+            )
+        for name in ("conv_dim", "conv_kernel", "conv_stride"):
+            require(
+                all(type(v) is int and 1 <= v <= 16_384 for v in getattr(self, name)),
+                f"model.{name}",
+                getattr(self, name),
+                "needs whole numbers from 1 to 16384",
+            )
+        for name, divisor in (
+            ("hidden_size", "num_attention_heads"),
+            ("hidden_size", "num_conv_pos_embedding_groups"),
+            ("codevector_dim", "num_codevector_groups"),
+        ):
+            require(
+                getattr(self, name) % getattr(self, divisor) == 0,
+                f"model.{name}",
+                getattr(self, name),
+                f"must be a multiple of model.{divisor}={getattr(self, divisor)}",
+            )
+        for name in ("model_type", "hidden_act", "feat_extract_activation", "feat_extract_norm"):
+            allowed = {"model_type": ("wav2vec2",), "feat_extract_norm": ("group", "layer")}
+            choices = allowed.get(name, ("gelu",))
+            value = getattr(self, name)
+            require(value in choices, f"model.{name}", value, f"supported: {', '.join(choices)}")
+        require_share(
+            "model",
+            self,
+            "hidden_dropout",
+            "activation_dropout",
+            "attention_dropout",
+            "feat_proj_dropout",
+            "feat_quantizer_dropout",
+            "layerdrop",
+            "mask_time_prob",
+            "mask_feature_prob",
+        )
+        for name in ("layer_norm_eps", "contrastive_logits_temperature"):
+            value = getattr(self, name)
+            require(0 < value < math.inf, f"model.{name}", value, "must be positive")
+
+    @property
+    def has_mask_embedding(self) -> bool:
+        """Whether `masked_spec_embed` exists, by the rule of transformers."""
+        return self.mask_time_prob > 0 or self.mask_feature_prob > 0
+
+    @property
+    def receptive_field_samples(self) -> int:
+        """Samples that the first frame sees, which is the shortest possible clip."""
+        field_samples, hop = 1, 1
+        for kernel, stride in zip(self.conv_kernel, self.conv_stride, strict=True):
+            field_samples += (kernel - 1) * hop
+            hop *= stride
+        return field_samples
