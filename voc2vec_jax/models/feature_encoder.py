@@ -1,0 +1,106 @@
+"""The convolutional encoder: waveform to 50 feature frames a second."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.nn import initializers
+
+from voc2vec_jax.audio import frames_from_samples
+from voc2vec_jax.config import ModelConfig
+from voc2vec_jax.models.layers import gelu, layer_norm, symmetric_uniform
+
+
+class TimeNorm(nnx.Module):
+    """Group norm with one group per channel, so mean and variance run over time.
+
+    In base models this is the only place where padding reaches the valid frames of a clip; a mask
+    keeps it out.
+    """
+
+    def __init__(self, channels: int, epsilon: float):
+        self.epsilon = epsilon
+        self.scale = nnx.Param(jnp.ones((channels,)))
+        self.bias = nnx.Param(jnp.zeros((channels,)))
+
+    def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+        """Args: `x` [B, T, C]; `mask` [B, T], True where real, or None for the whole axis."""
+        if mask is None:
+            mean = jnp.mean(x, axis=1, keepdims=True)  # [B, 1, C]
+            variance = jnp.mean(jnp.square(x - mean), axis=1, keepdims=True)
+        else:
+            weight = mask.astype(x.dtype)[:, :, None]  # [B, T, 1]
+            count = jnp.maximum(jnp.sum(weight, axis=1, keepdims=True), 1)
+            mean = jnp.sum(x * weight, axis=1, keepdims=True) / count
+            variance = jnp.sum(jnp.square(x - mean) * weight, axis=1, keepdims=True) / count
+        scale = jax.lax.rsqrt(variance + self.epsilon) * self.scale[...].reshape(1, 1, -1)
+        return (x - mean) * scale + self.bias[...].reshape(1, 1, -1)
+
+
+def _norm(config: ModelConfig, index: int, rngs: nnx.Rngs) -> nnx.LayerNorm | TimeNorm | None:
+    channels = config.conv_dim[index]
+    if config.feat_extract_norm == "layer":
+        return layer_norm(channels, config.layer_norm_eps, rngs)
+    return TimeNorm(channels, config.layer_norm_eps) if index == 0 else None
+
+
+class ConvLayer(nnx.Module):
+    """Convolution, norm (none, over time, or over channels), GELU."""
+
+    def __init__(self, config: ModelConfig, index: int, *, rngs: nnx.Rngs):
+        in_channels = config.conv_dim[index - 1] if index else 1
+        channels, kernel = config.conv_dim[index], config.conv_kernel[index]
+        self.conv = nnx.Conv(
+            in_channels,
+            channels,
+            kernel_size=(kernel,),
+            strides=(config.conv_stride[index],),
+            padding="VALID",
+            use_bias=config.conv_bias,
+            kernel_init=initializers.variance_scaling(2.0, "fan_in", "normal"),
+            bias_init=symmetric_uniform(1 / math.sqrt(in_channels * kernel)),
+            rngs=rngs,
+        )
+        # Hugging Face calls either norm `layer_norm`.
+        self.layer_norm = _norm(config, index, rngs)
+
+    def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
+        """Args: `x` [B, T, C]; `mask` [B, T'] of the output frames, only read by `TimeNorm`."""
+        x = self.conv(x)
+        if isinstance(self.layer_norm, TimeNorm):
+            x = self.layer_norm(x, mask)
+        elif self.layer_norm is not None:
+            x = self.layer_norm(x)
+        return gelu(x)
+
+
+class FeatureEncoder(nnx.Module):
+    """The stack of convolutions; strides of 5·2⁶ samples and a receptive field of 400 in all."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.kernels, self.strides = config.conv_kernel, config.conv_stride
+        self.conv_layers = nnx.List(
+            [ConvLayer(config, index, rngs=rngs) for index in range(len(config.conv_dim))]
+        )
+
+    def __call__(self, waveform: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
+        """Features of a batch of signals.
+
+        Args:
+            waveform: [B, S] float32.
+            lengths: [B] true samples, to keep padding out of the norm over time; None lets the
+                norm see it, as the reference implementations do.
+
+        Returns:
+            [B, T, C]; frame t of a clip depends on padding only through that norm.
+        """
+        x = waveform[:, :, None]  # [B, S, 1]
+        first_mask = None
+        if lengths is not None:
+            first_frames = frames_from_samples(lengths, self.kernels[:1], self.strides[:1])
+            total = frames_from_samples(waveform.shape[1], self.kernels[:1], self.strides[:1])
+            first_mask = jnp.arange(total)[None, :] < first_frames[:, None]
+        for index, layer in enumerate(self.conv_layers):
+            x = layer(x, first_mask if index == 0 else None)
+        return x

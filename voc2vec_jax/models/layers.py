@@ -1,0 +1,59 @@
+"""Small pieces that every block shares: dropout, its keys, norms and PyTorch's default linear."""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.nn import initializers
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """Exact (erf) GELU; the tanh form would be off by up to 4.7e-4."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Inverted dropout; the identity where `key` is None (evaluation) or `rate` is 0."""
+    if key is None or rate == 0:
+        return x
+    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(keep, x / (1 - rate), jnp.zeros_like(x))
+
+
+def split_key(key: jax.Array | None, count: int) -> list[jax.Array | None]:
+    """`count` independent keys, or as many Nones in evaluation."""
+    return [None] * count if key is None else list(jax.random.split(key, count))
+
+
+def layer_norm(features: int, epsilon: float, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """Layer norm over the last axis with the two-pass variance that PyTorch uses."""
+    return nnx.LayerNorm(features, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
+
+
+def encoder_linear(in_features: int, out_features: int, rngs: nnx.Rngs) -> nnx.Linear:
+    """Linear layer as fairseq initialises the transformer: N(0, 0.02), bias 0."""
+    return nnx.Linear(
+        in_features, out_features, kernel_init=initializers.normal(stddev=0.02), rngs=rngs
+    )
+
+
+def torch_linear(in_features: int, out_features: int, rngs: nnx.Rngs) -> nnx.Linear:
+    """Linear layer as PyTorch initialises it: weight and bias uniform in ±1/√in_features."""
+    return nnx.Linear(
+        in_features,
+        out_features,
+        kernel_init=initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
+        bias_init=symmetric_uniform(1 / math.sqrt(in_features)),
+        rngs=rngs,
+    )
+
+
+def symmetric_uniform(bound: float) -> Callable[..., jax.Array]:
+    """Initialiser uniform in [-bound, bound)."""
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
