@@ -1,0 +1,236 @@
+"""Hugging Face tensors and configurations to ours and back, without losing or inventing anything.
+
+Module names are Hugging Face names, so the table holds only what the last part of a path is called
+and whether its axes are reversed (PyTorch keeps weights as [out, in, taps], JAX as
+[taps, in, out]). It serves both directions. A ledger sees to it that every source tensor is used
+once, every parameter filled once and every shape right; otherwise one error lists all offenders.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from voc2vec_jax.config import ConfigError, ModelConfig
+from voc2vec_jax.models.parameters import AbstractParams
+
+Tensors = dict[str, np.ndarray]
+
+ENCODER_PREFIX = "wav2vec2."
+"""Where models with a head keep the encoder; a bare encoder has no prefix."""
+
+
+class Row(NamedTuple):
+    """How one kind of parameter is called on either side."""
+
+    leaf: str
+    hf_leaf: str
+    reverse_axes: bool
+    also_read: str | None = None
+
+
+TABLE = {
+    row.leaf: row
+    for row in (
+        Row("kernel", "weight", reverse_axes=True),
+        Row("scale", "weight", reverse_axes=False),
+        Row("bias", "bias", reverse_axes=False),
+        Row("masked_spec_embed", "masked_spec_embed", reverse_axes=False),
+        Row("codevectors", "codevectors", reverse_axes=False),
+        # Checkpoints of 2021-2023 say weight_g/weight_v, which every transformers release reads,
+        # so that is what is written; releases since 4.36 may write the other spelling.
+        Row("weight_g", "weight_g", True, also_read="parametrizations.weight.original0"),
+        Row("weight_v", "weight_v", True, also_read="parametrizations.weight.original1"),
+    )
+}
+
+
+class ConversionError(ValueError):
+    """Tensors that do not fit a model; the message lists every one of them."""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What became of every name: parameters that were filled, are new, or were left behind."""
+
+    kept: tuple[str, ...]
+    new: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [
+            f"weights: {len(self.kept)} kept, {len(self.new)} new, {len(self.dropped)} dropped"
+        ]
+        lines += [f"  new      {name}" for name in self.new]
+        lines += [f"  dropped  {name}" for name in self.dropped]
+        return "\n".join(lines)
+
+
+def hf_name(path: str, *, also_read: bool = False) -> str | None:
+    """Hugging Face's name of a parameter path; its second spelling, or None, if `also_read`."""
+    module, _, leaf = path.rpartition(".")
+    row = TABLE[leaf]
+    name = row.also_read if also_read else row.hf_leaf
+    if name is None:
+        return None
+    return f"{module}.{name}" if module else name
+
+
+def to_hf(params: Mapping[str, jax.Array | np.ndarray]) -> Tensors:
+    """Parameters by dotted path as Hugging Face tensors, float32, C-contiguous."""
+    tensors = {}
+    for path, value in params.items():
+        name = hf_name(path)
+        assert name is not None
+        tensors[name] = _reverse_if_needed(path, np.asarray(value))
+    return tensors
+
+
+def from_hf(
+    tensors: Mapping[str, np.ndarray],
+    expected: AbstractParams,
+    *,
+    new_heads: bool = False,
+    drop_heads: bool = False,
+) -> tuple[Tensors, Ledger]:
+    """Hugging Face tensors as parameters for the paths in `expected`.
+
+    A prefix that only one side has (`wav2vec2.`) is bridged. The encoder must match completely;
+    heads may differ only as asked.
+
+    Args:
+        tensors: By Hugging Face name, any floating dtype.
+        expected: Shapes and dtypes by dotted path.
+        new_heads: Allow parameters of a head that the source lacks; they are not in the result.
+        drop_heads: Allow source tensors outside the encoder to be left behind.
+
+    Returns:
+        Arrays by dotted path, cast to the expected dtype, and the ledger.
+
+    Raises:
+        ConversionError: Listing all tensors that are missing, unexpected, spelt twice, of the
+            wrong shape, not floating point, or not finite.
+    """
+    source, heads = _bridge_prefix(tensors, expected)
+    problems: list[str] = []
+    result: Tensors = {}
+    used: set[str] = set()
+    new: list[str] = []
+    for path, shape in expected.items():
+        names = [name for name in (hf_name(path), hf_name(path, also_read=True)) if name in source]
+        if not names:
+            if new_heads and _is_head(path, expected):
+                new.append(path)
+            else:
+                problems.append(f"missing     {hf_name(path)}  {_hf_shape(path, shape.shape)}")
+            continue
+        used.update(names)
+        if len(names) > 1:
+            problems.append(f"twice       {' and '.join(names)} hold the same parameter")
+            continue
+        value = _reverse_if_needed(path, np.asarray(source[names[0]]))
+        if value.shape != shape.shape:
+            problems.append(
+                f"mis-shaped  {names[0]}  {list(source[names[0]].shape)}, expected "
+                f"{_hf_shape(path, shape.shape)}"
+            )
+        elif not _is_floating(value):
+            problems.append(f"not float   {names[0]}  {value.dtype}")
+        else:
+            value = value.astype(shape.dtype)
+            if not np.isfinite(value).all():
+                problems.append(f"not finite  {names[0]}  holds NaN or infinity")
+            result[path] = value
+    unexpected = sorted(set(source) - used)
+    dropped = sorted(heads) + [name for name in unexpected if _is_head(name, expected)]
+    if not drop_heads:
+        problems += [f"unexpected  {name}" for name in dropped]
+        dropped = []
+    problems += [f"unexpected  {name}" for name in unexpected if not _is_head(name, expected)]
+    if problems:
+        raise ConversionError(
+            f"{len(problems)} tensors do not fit the model:\n  " + "\n  ".join(problems)
+        )
+    return result, Ledger(tuple(result), tuple(new), tuple(dropped))
+
+
+def _bridge_prefix(
+    tensors: Mapping[str, np.ndarray], expected: AbstractParams
+) -> tuple[dict[str, np.ndarray], set[str]]:
+    """The source under the names of the target's layout, and the head tensors left over."""
+    source_has = any(name.startswith(ENCODER_PREFIX) for name in tensors)
+    target_has = any(path.startswith(ENCODER_PREFIX) for path in expected)
+    if source_has and not target_has:
+        encoder = {
+            name.removeprefix(ENCODER_PREFIX): value
+            for name, value in tensors.items()
+            if name.startswith(ENCODER_PREFIX)
+        }
+        return encoder, {name for name in tensors if not name.startswith(ENCODER_PREFIX)}
+    if target_has and not source_has:
+        return {ENCODER_PREFIX + name: value for name, value in tensors.items()}, set()
+    return dict(tensors), set()
+
+
+def _is_head(name: str, expected: AbstractParams) -> bool:
+    with_head = any(path.startswith(ENCODER_PREFIX) for path in expected)
+    return with_head and not name.startswith(ENCODER_PREFIX)
+
+
+def _reverse_if_needed(path: str, value: np.ndarray) -> np.ndarray:
+    row = TABLE[path.rpartition(".")[2]]
+    return np.ascontiguousarray(value.T) if row.reverse_axes else value
+
+
+def _hf_shape(path: str, shape: tuple[int, ...]) -> list[int]:
+    row = TABLE[path.rpartition(".")[2]]
+    return list(reversed(shape)) if row.reverse_axes else list(shape)
+
+
+def _is_floating(value: np.ndarray) -> bool:
+    # bfloat16 and its kin are registered outside NumPy's own kinds.
+    return value.dtype.kind == "f" or value.dtype.name.startswith(("bfloat", "float"))
+
+
+REWRITTEN = {"architectures", "model_type", "dtype", "torch_dtype", "transformers_version"}
+UNSUPPORTED = {"add_adapter": False, "adapter_attn_dim": None}
+
+
+def config_from_hf(fields: Mapping[str, Any]) -> ModelConfig:
+    """A parsed `config.json` as a model configuration; missing keys mean transformers' defaults.
+
+    Raises:
+        ConfigError: A value of the wrong type, out of range, or asking for what is not supported.
+    """
+    for name, supported in UNSUPPORTED.items():
+        if fields.get(name, supported) != supported:
+            raise ConfigError(f"{name}={fields[name]!r}: adapters are not supported")
+    ours = {field.name: field for field in dataclasses.fields(ModelConfig)}
+    ours.pop("other_fields")
+    read = {}
+    for name, field in ours.items():
+        if name in fields:
+            read[name] = _typed(name, fields[name], field.default)
+    others = {k: v for k, v in fields.items() if k not in ours and k not in REWRITTEN}
+    return ModelConfig(**read, other_fields=json.dumps(others, sort_keys=True))
+
+
+def _typed(name: str, value: Any, default: Any) -> Any:
+    if isinstance(default, tuple) and isinstance(value, list | tuple):
+        return tuple(value)
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if type(value) is not type(default):
+        raise ConfigError(f"{name}={value!r}: expected {type(default).__name__}")
+    return value
+
+
+def config_to_hf(config: ModelConfig, architecture: str) -> dict[str, Any]:
+    """The `config.json` of a model, including the keys that were only carried along."""
+    fields = dataclasses.asdict(config)
+    others = json.loads(fields.pop("other_fields"))
+    return {"architectures": [architecture], **others, **fields}

@@ -1,0 +1,71 @@
+"""The README.md of an exported checkpoint."""
+
+from collections.abc import Mapping
+
+from voc2vec_jax.config import ModelConfig
+
+CARD = """\
+---
+library_name: transformers
+tags:
+- audio
+- voc2vec
+- non-verbal-vocalization
+- {model_type}
+---
+
+# {architecture} trained with voc2vec_jax
+
+{facts}
+
+## Use
+
+```python
+from voc2vec_jax import from_pretrained, load_audio
+
+model = from_pretrained("path/to/this/folder", padding="masked")
+waveform, lengths = model.preprocess([load_audio("clip.wav")])
+out = model(waveform, lengths)
+```
+
+It also loads in PyTorch: `transformers.AutoModel.from_pretrained("path/to/this/folder")`.
+
+## Padding
+
+{padding}
+
+## Limits
+
+The model has seen what its training data holds and nothing else. It has no classification head:
+class scores mean something only after fine-tuning.
+"""
+
+GROUP_NORM = """\
+This model was trained with padding excluded everywhere (`padding="masked"` in voc2vec_jax). Its
+first convolution is followed by a group norm over time. `transformers` lets that norm see the
+padding of a batch, so there the two agree only on clips that are not padded: run clips one by one,
+or in batches of equal length."""
+LAYER_NORM = """\
+This model was trained with padding excluded everywhere. In `transformers`, pass the attention mask
+that its feature extractor returns, and padded and unpadded clips give the same frames."""
+
+
+def render(architecture: str, config: ModelConfig, facts: Mapping[str, str] | None) -> str:
+    """The card of a model.
+
+    Args:
+        architecture: Class name.
+        config: Its configuration.
+        facts: What is known of its making, as rows of a table.
+    """
+    if facts:
+        rows = [f"| {name} | {value} |" for name, value in facts.items()]
+        table = "\n".join(["| | |", "|---|---|", *rows])
+    else:
+        table = "How these weights were made was not recorded when they were saved."
+    return CARD.format(
+        model_type=config.model_type,
+        architecture=architecture,
+        facts=table,
+        padding=GROUP_NORM if config.feat_extract_norm == "group" else LAYER_NORM,
+    )
