@@ -1,0 +1,138 @@
+"""The equations: each returns a sum and what it was summed over, never a mean.
+
+How many frames are masked differs from clip to clip and from device to device. Sums and counts
+add up; means do not. The division happens once, in the trainer. Everything here is float32.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from voc2vec_jax.models.quantizer import Quantized
+
+ENTROPY_EPSILON = 1e-7
+"""fairseq takes log(p + 1e-7); transformers p·log p with 0·log 0 = 0."""
+
+
+@struct.dataclass
+class Ratio:
+    """A sum and its denominator; add both over batches, divide at the end."""
+
+    total: jax.Array
+    count: jax.Array
+
+
+@struct.dataclass
+class Contrastive:
+    """Sums of the contrastive task over the counted frames."""
+
+    loss: jax.Array
+    frames: jax.Array
+    correct: jax.Array
+
+
+def contrastive_loss(
+    predictions: jax.Array,
+    targets: jax.Array,
+    codes: jax.Array,
+    counted: jax.Array,
+    negatives: jax.Array,
+    temperature: float,
+) -> Contrastive:
+    """InfoNCE over the true target and the drawn negatives (wav2vec 2.0, equation 3).
+
+    Instead of gathering [B, T, K, P] negative vectors, the similarity of all pairs of frames in a
+    clip is computed once, and each pair weighs as often as it was drawn. A negative with the same
+    codes as the target is left out of the denominator, as in both reference implementations.
+
+    Args:
+        predictions: [B, T, P].
+        targets: [B, T, P].
+        codes: [B, T, G] int, what `targets` were made of.
+        counted: [B, T] bool, frames that enter the loss.
+        negatives: [B, T, K] int frame indices within the clip.
+        temperature: κ, divides the cosine.
+
+    Returns:
+        Sums over the counted frames. A frame is correct if no negative is more similar than the
+        target and at least one is less similar; one whose negatives all carry the target's own
+        codes is not (fairseq counts it as correct, which makes a collapsed codebook look perfect).
+    """
+    similarity = jnp.einsum("btp,bsp->bts", _unit(predictions), _unit(targets)) / temperature
+    batch, frames, _ = similarity.shape
+    rows = jnp.arange(batch)[:, None, None], jnp.arange(frames)[None, :, None]
+    drawn = jnp.zeros_like(similarity).at[(*rows, negatives)].add(1.0)  # [B, T, T]
+    same = jnp.all(codes[:, :, None, :] == codes[:, None, :, :], axis=-1)
+    weight = jnp.where(same, 0.0, drawn)
+
+    positive = jnp.diagonal(similarity, axis1=1, axis2=2)  # [B, T]
+    present = weight > 0
+    lowest = jnp.finfo(similarity.dtype).min
+    hardest = jnp.max(jnp.where(present, similarity, lowest), axis=-1)
+    peak = jax.lax.stop_gradient(jnp.maximum(positive, hardest))
+    shifted = jnp.where(present, similarity - peak[:, :, None], 0.0)
+    denominator = jnp.exp(positive - peak) + jnp.sum(weight * jnp.exp(shifted), axis=-1)
+    loss = jnp.where(counted, jnp.log(denominator) + peak - positive, 0.0)
+
+    easiest = jnp.min(jnp.where(present, similarity, -lowest), axis=-1)
+    chosen = jnp.any(present, axis=-1) & (positive >= hardest) & (positive > easiest)
+    return Contrastive(
+        loss=jnp.sum(loss),
+        frames=jnp.sum(counted).astype(jnp.float32),
+        correct=jnp.sum(counted & chosen).astype(jnp.float32),
+    )
+
+
+def _unit(vectors: jax.Array) -> jax.Array:
+    # The floor is that of torch.cosine_similarity.
+    vectors = vectors.astype(jnp.float32)
+    squared = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
+    return vectors * jax.lax.rsqrt(jnp.maximum(squared, 1e-16))
+
+
+@struct.dataclass
+class CodeUse:
+    """How evenly the codebooks are used, between G (one entry each) and G·V (all entries)."""
+
+    probability_perplexity: jax.Array  # [] soft, what the diversity loss rewards
+    code_perplexity: jax.Array  # [] of the hard choices, for the log only
+    probability_perplexity_per_group: jax.Array  # [G]
+
+
+def code_use(quantized: Quantized, counted: jax.Array, epsilon: float = ENTROPY_EPSILON) -> CodeUse:
+    """Perplexity of the average code distribution (wav2vec 2.0, equation 4, exponentiated).
+
+    Args:
+        quantized: Codes and noise-free probabilities of every frame.
+        counted: [B, T] bool, frames that enter the average.
+        epsilon: Added inside the logarithm.
+    """
+    weight = counted.astype(jnp.float32)
+    frames = jnp.maximum(jnp.sum(weight), 1)
+    entries = quantized.probabilities.shape[-1]
+
+    def perplexity(probabilities: jax.Array) -> jax.Array:  # [B, T, G, V] -> [G]
+        mean = jnp.einsum("bt,btgv->gv", weight, probabilities) / frames
+        entropy = -jnp.sum(mean * jnp.log(mean + epsilon), axis=-1)
+        return jnp.exp(entropy)
+
+    soft = perplexity(quantized.probabilities)
+    hard = perplexity(jax.nn.one_hot(quantized.codes, entries))
+    return CodeUse(jnp.sum(soft), jnp.sum(hard), soft)
+
+
+def diversity_loss(use: CodeUse, entries: int) -> jax.Array:
+    """Share of the G·V codebook `entries` that lie idle: 0 when all are used alike."""
+    return (entries - use.probability_perplexity) / entries
+
+
+def feature_penalty(features: jax.Array, frame_mask: jax.Array) -> jax.Array:
+    """Mean square of the convolutional features before their norm (fairseq's `features_pen`).
+
+    Args:
+        features: [B, T, C].
+        frame_mask: [B, T] bool; padding does not count. (fairseq crops instead of padding.)
+    """
+    weight = frame_mask.astype(jnp.float32)[:, :, None]
+    squared = jnp.sum(jnp.square(features.astype(jnp.float32)) * weight)
+    return squared / (jnp.maximum(jnp.sum(weight), 1) * features.shape[-1])
