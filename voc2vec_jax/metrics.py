@@ -1,0 +1,146 @@
+"""What a run says of itself: `metrics.jsonl`, and a progress bar or plain lines."""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+TIME_PREFIX = "time_"
+"""Fields that begin so depend on the clock; all others are the same in every repetition."""
+SHOWN = ("loss", "contrastive_loss", "accuracy", "code_perplexity", "learning_rate")
+
+
+class Window:
+    """Sums and counts since the last log line.
+
+    Kept in double precision and saved with checkpoints, so that a resumed run logs the very same
+    means as an undisturbed one.
+    """
+
+    def __init__(self, sums: Mapping[str, list[float]] | None = None):
+        self.sums: dict[str, list[float]] = {k: list(v) for k, v in (sums or {}).items()}
+
+    def add(self, values: Mapping[str, tuple[float, float]]) -> None:
+        """Adds a (sum, count) pair per name."""
+        for name, (total, count) in values.items():
+            held = self.sums.setdefault(name, [0.0, 0.0])
+            held[0] += total
+            held[1] += count
+
+    def take(self) -> dict[str, float | None]:
+        """Means by name (None where nothing was counted), and starts anew."""
+        means = {
+            name: total / count if count else None for name, (total, count) in self.sums.items()
+        }
+        self.sums = {}
+        return means
+
+
+class MetricsFile:
+    """`metrics.jsonl`: one JSON object per logged step, each step once.
+
+    Args:
+        path: The file.
+        resumed_at: The restored step, or None for a fresh start. Lines beyond it are cut, so is a
+            half-written last line.
+    """
+
+    def __init__(self, path: Path, resumed_at: int | None):
+        self.path = path
+        lines = []
+        if path.exists() and resumed_at is not None:
+            for line in path.read_text(encoding="utf-8").splitlines():
+                entry = _parse(line)
+                if entry is not None and entry.get("step", math.inf) <= resumed_at:
+                    lines.append(line)
+        unfinished = path.with_name(path.name + ".part")
+        unfinished.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        os.replace(unfinished, path)
+        self._file = path.open("a", encoding="utf-8")
+        if resumed_at is not None:
+            self.write({"event": "resume", "step": resumed_at})
+
+    def write(self, entry: Mapping[str, Any]) -> None:
+        """Appends one line and hands it to the operating system at once."""
+        self._file.write(json.dumps(entry, allow_nan=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The logged steps of a `metrics.jsonl`, without events and half-written lines."""
+    entries = [_parse(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [entry for entry in entries if entry is not None and "event" not in entry]
+
+
+class Display:
+    """Shows progress on standard error: a live bar in a terminal, a plain line per log otherwise.
+
+    Args:
+        total_steps: Updates of the whole run.
+        done_steps: Updates already done.
+    """
+
+    def __init__(self, total_steps: int, done_steps: int):
+        self.total_steps = total_steps
+        self._bar: Progress | None = None
+        if sys.stderr.isatty():
+            self._bar = Progress(
+                TextColumn("training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[figures]}"),
+                console=Console(stderr=True),
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("", total=total_steps, completed=done_steps, figures="")
+
+    def step(self, step: int) -> None:
+        """Moves the bar to a number of updates done."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step)
+
+    def log(self, step: int, entry: Mapping[str, Any]) -> None:
+        """Shows the figures of a log line."""
+        figures = [f"{name}={_figure(entry[name])}" for name in SHOWN if name in entry]
+        rate = entry.get("time_audio_seconds_per_second")
+        if rate is not None:
+            figures.append(f"audio_s/s={_figure(rate)}")
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, figures=" ".join(figures))
+        else:
+            self.say(f"step={step}/{self.total_steps} " + " ".join(figures))
+
+    def say(self, text: str) -> None:
+        """A line of text that does not tear the bar."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

@@ -1,0 +1,190 @@
+"""Train a model: `python -m voc2vec_jax.train --config configs/tiny.py --workdir runs/tiny`.
+
+The configuration file decides everything; flags override single values of it. Run the same command
+again to resume.
+
+Examples:
+  Pre-train a tiny model on the corpus that comes with the project:
+    python -m voc2vec_jax.train --config configs/tiny.py --workdir runs/tiny
+  On a folder of your own recordings, with another learning rate:
+    python -m voc2vec_jax.train --config configs/tiny.py --workdir runs/mine \\
+        --data.folder ~/recordings --optim.learning-rate 1e-4
+  Continue from a Hugging Face checkpoint (a folder, or hf:org/name):
+    python -m voc2vec_jax.train --config configs/wav2vec2_base_voc125.py --workdir runs/continued \\
+        --init-from hf:facebook/wav2vec2-base
+  See what a run would do, and do one update, without writing anything to the workdir:
+    python -m voc2vec_jax.train --config configs/tiny.py --workdir runs/tiny --dry-run
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from voc2vec_jax.config import Config, ConfigError
+
+DONE, FAILED, WRONG_USAGE, BAD_DATA, PREEMPTED = 0, 1, 2, 3, 75
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The command line; `run` holds the configuration with its overrides."""
+
+    config: str
+    """Configuration file; `FILE.py:NAME` picks another function of it than `get_config`."""
+    workdir: Path
+    """Gets metrics, checkpoints, curves and the export. A checkpoint in it is gone on from."""
+    run: Annotated[Config, tyro.conf.arg(name="")]
+    init_from: str | None = None
+    """Start with the weights of a Hugging Face folder or hub id (`hf:org/name`)."""
+    resume: Path | None = None
+    """Start from another workdir's newest checkpoint, optimiser and step included."""
+    dry_run: bool = False
+    """Build everything, do one update, print what was seen, leave the workdir alone."""
+
+
+def load_config(location: str) -> Config:
+    """Runs a configuration file.
+
+    Args:
+        location: `FILE.py`, or `FILE.py:NAME` for another function than `get_config`.
+
+    Raises:
+        ConfigError: No such file or function, or it does not return a `Config`.
+    """
+    path, _, function = location.partition(".py:")
+    file = Path(path + ".py" if function else path)
+    if not file.is_file():
+        raise ConfigError(f"--config {location}: no file {file}")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"--config {location}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    make = getattr(module, function or "get_config", None)
+    if make is None:
+        raise ConfigError(f"--config {location}: {file} has no function {function or 'get_config'}")
+    config = make()
+    if not isinstance(config, Config):
+        raise ConfigError(f"--config {location}: returned {type(config).__name__}, not a Config")
+    return config
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """The command line on top of the configuration file that it names.
+
+    Raises:
+        ConfigError: The file or a value in it cannot work.
+        SystemExit: Wrong flags, or `--help`.
+    """
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config")
+    named = finder.parse_known_args(argv)[0].config
+    default = load_config(named) if named else Config()
+    # The fields without a default are asked for as such; the run's values come from the file.
+    return tyro.cli(
+        Annotated[Arguments, tyro.conf.configure(tyro.conf.AvoidSubcommands)],
+        args=list(argv),
+        default=Arguments(config=tyro.MISSING, workdir=tyro.MISSING, run=default),
+        description=__doc__,
+        prog="python -m voc2vec_jax.train",
+    )
+
+
+def train(arguments: Arguments) -> None:
+    """Does what the command line asks for; see `trainer.fit` for what it raises."""
+    # Imported here, so that --help and a wrong flag answer at once.
+    from data_pipelines.pipeline import open_training_data
+    from voc2vec_jax import hub, plots, pretrained, trainer
+    from voc2vec_jax.metrics import read_metrics
+    from voc2vec_jax.tasks import build_task
+
+    config, workdir = arguments.run, arguments.workdir
+    task = build_task(config)
+    data = open_training_data(config.data, config.train.seed)
+    _say(data.summary())
+
+    def initial_params() -> Mapping[str, np.ndarray]:
+        assert arguments.init_from is not None
+        params, ledger = hub.load_params(arguments.init_from, task.architecture, config.model)
+        _say(f"{arguments.init_from}: {ledger}")
+        return params
+
+    start = initial_params if arguments.init_from else None
+    if arguments.dry_run:
+        _say(json.dumps(trainer.dry_run(config, task, data, start), indent=2))
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    _write_config(workdir / "config.json", config)
+    params = trainer.fit(config, task, data, workdir, start, arguments.resume)
+    plots.plot_metrics(read_metrics(workdir / "metrics.jsonl"), workdir / "curves.png")
+    hub.save_pretrained(
+        pretrained.PretrainedModel(
+            task.architecture,
+            config.model,
+            params,
+            preprocessor=pretrained.Preprocessor(config.data.normalize != "none", True),
+        ),
+        workdir / "export",
+        facts=trainer.facts_of_run(config, data.name),
+    )
+    _say(
+        f"done: {workdir / 'export'} (Hugging Face folder), {workdir / 'curves.png'}, "
+        f"{workdir / 'metrics.jsonl'}; peak memory {trainer.peak_memory_mib()} MiB"
+    )
+
+
+def _write_config(path: Path, config: Config) -> None:
+    path.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _exit_code(error: Exception) -> int | None:
+    """The documented exit code of an expected error; None for a bug, which keeps its traceback."""
+    from data_pipelines.store import DataError
+    from voc2vec_jax.audio import AudioError
+    from voc2vec_jax.checkpoint import CheckpointMismatchError
+    from voc2vec_jax.convert import ConversionError
+    from voc2vec_jax.hub import CheckpointError
+    from voc2vec_jax.trainer import PreemptedError, TrainingDivergedError
+
+    codes: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
+        ((PreemptedError,), PREEMPTED),
+        ((ConfigError, CheckpointMismatchError), WRONG_USAGE),
+        ((DataError, AudioError, CheckpointError, ConversionError), BAD_DATA),
+        ((TrainingDivergedError, OSError), FAILED),
+    )
+    return next((code for kinds, code in codes if isinstance(error, kinds)), None)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code (see the README)."""
+    try:
+        train(parse(sys.argv[1:] if argv is None else argv))
+    except ConfigError as error:
+        _say(f"error: {error}")
+        return WRONG_USAGE
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
+        _say(f"{'stopped' if code == PREEMPTED else 'error'}: {error}")
+        return code
+    return DONE
+
+
+if __name__ == "__main__":
+    # TensorFlow only feeds batches; its chatter would bury the messages of this command.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.exit(main())
