@@ -21,7 +21,7 @@ def get_config() -> Config:
         task="wav2vec2",
         model=ModelConfig(
             # Seven convolutions with the base model's strides, so frames mean the same as there.
-            conv_dim=(128,) * 7,
+            conv_dim=(64, 64, 96, 128, 128, 128, 128),
             hidden_size=144,
             num_hidden_layers=4,
             num_attention_heads=4,

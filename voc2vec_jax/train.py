@@ -102,14 +102,14 @@ def parse(argv: Sequence[str]) -> Arguments:
 def train(arguments: Arguments) -> None:
     """Does what the command line asks for; see `trainer.fit` for what it raises."""
     # Imported here, so that --help and a wrong flag answer at once.
-    from data_pipelines.pipeline import open_training_data
+    from data_pipelines.training import open_training_corpus
     from voc2vec_jax import hub, plots, pretrained, trainer
     from voc2vec_jax.metrics import read_metrics
     from voc2vec_jax.tasks import build_task
 
     config, workdir = arguments.run, arguments.workdir
     task = build_task(config)
-    data = open_training_data(config.data, config.train.seed)
+    data = open_training_corpus(config.data, config.train.seed)
     _say(data.summary())
 
     def initial_params() -> Mapping[str, np.ndarray]:
@@ -134,7 +134,7 @@ def train(arguments: Arguments) -> None:
             preprocessor=pretrained.Preprocessor(config.data.normalize != "none", True),
         ),
         workdir / "export",
-        facts=trainer.facts_of_run(config, data.name),
+        facts=trainer.facts_of_run(config, data.store.directory.name),
     )
     _say(
         f"done: {workdir / 'export'} (Hugging Face folder), {workdir / 'curves.png'}, "

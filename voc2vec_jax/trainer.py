@@ -26,8 +26,15 @@ from voc2vec_jax.update import Training
 class TrainingData(Protocol):
     """Where batches come from: a pure function of the step."""
 
-    fingerprint: str
-    batches_per_epoch: int
+    @property
+    def fingerprint(self) -> str:
+        """Equal if, and only if, every step reads the same samples."""
+        ...
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Updates in which the whole corpus is heard."""
+        ...
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[dict[str, np.ndarray]]:
         """The batches of the updates from `start_step` up to `stop_step`."""

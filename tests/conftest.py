@@ -1,0 +1,40 @@
+"""Four virtual CPU devices, float32 everywhere, and tiny models of both kinds."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+).strip()
+
+import jax
+import pytest
+
+from voc2vec_jax.config import ModelConfig
+
+jax.config.update("jax_default_matmul_precision", "float32")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "conv_dim": (24, 20, 20, 20, 20, 20, 28),
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "num_codevectors_per_group": 8,
+    "codevector_dim": 12,
+    "proj_codevector_dim": 10,
+    "num_negatives": 7,
+}
+ARCHITECTURES = {
+    "base": {"feat_extract_norm": "group", "do_stable_layer_norm": False, "conv_bias": False},
+    "large": {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True},
+}
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def tiny_config(request: pytest.FixtureRequest) -> ModelConfig:
+    """A small model with prime-ish sizes, in the base and the large layout."""
+    return ModelConfig(**TINY, **ARCHITECTURES[request.param])
