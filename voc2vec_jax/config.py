@@ -49,7 +49,7 @@ class DataConfig:
     """Shorter clips are left out, counted and reported."""
     max_seconds: float = 15.625
     """Longer clips are heard in several windows."""
-    bucket_seconds: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 15.625)
+    bucket_seconds: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 6.0, 10.0, 15.625)
     """The padded lengths; one compilation each."""
     batch_seconds: float = 125.0
     """Padded audio per global batch."""

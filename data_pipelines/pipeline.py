@@ -1,0 +1,140 @@
+"""From a store and a plan to batches of static shape, made ahead of time by tf.data.
+
+tf.data brings threads and prefetching; a batch itself is made by NumPy, in one Python call that
+slices the memory map. A call per clip would cost ten times as much.
+"""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipelines.plan import BatchPlan, PlannedBatch
+from data_pipelines.store import FlatStore, from_int16
+from voc2vec_jax.audio import normalize
+from voc2vec_jax.config import ConfigError, DataConfig
+
+PARALLEL_CALLS = 2
+PREFETCHED_BATCHES = 2
+
+Batch = dict[str, NDArray[np.float32] | NDArray[np.int32]]
+
+
+def batches(
+    store: FlatStore,
+    plan: BatchPlan,
+    data: DataConfig,
+    *,
+    start_step: int,
+    stop_step: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """The batches of steps `start_step` to `stop_step` - 1, this process's rows of each.
+
+    Args:
+        store: the corpus from whose lengths the plan was made.
+        plan: what each step hears.
+        data: says how to normalise.
+        start_step: first step; batches do not depend on where a run started.
+        stop_step: the step after the last.
+        process_index: this process, 0 to `process_count` - 1; it gets a contiguous block of rows.
+        process_count: processes that share each batch.
+
+    Yields:
+        `waveform` float32 [b, S], zero-padded at the end, and `lengths` int32 [b] in samples,
+        where b is the batch size over `process_count` and (b · process_count, S) one of
+        `plan.shapes`. The arrays are read-only.
+
+    Raises:
+        ConfigError: a batch cannot be split evenly over the processes.
+        DataError: while iterating, when the samples file has vanished or been cut short.
+    """
+    assert 0 <= start_step <= stop_step
+    assert 0 <= process_index < process_count
+    for batch_size, _ in plan.shapes:
+        if batch_size % process_count:
+            raise ConfigError(
+                f"data.batch_multiple={data.batch_multiple}: a batch of {batch_size} clips cannot"
+                f" be split over {process_count} processes; make it a multiple of {process_count}"
+            )
+    rows_share = (process_index, process_count)
+    return _iterate(store, plan, data.normalize, start_step, stop_step, rows_share)
+
+
+def _iterate(
+    store: FlatStore,
+    plan: BatchPlan,
+    mode: str,
+    start_step: int,
+    stop_step: int,
+    rows_share: tuple[int, int],
+) -> Iterator[Batch]:
+    tf = _import_tensorflow()
+    failures: list[Exception] = []
+
+    def make(step: np.int64) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        try:
+            store.check_samples()
+            return _assemble(store, _rows_of(plan.batch(int(step)), *rows_share), mode)
+        except Exception as error:
+            # TensorFlow would bury it in a traceback of its own; an empty batch gets through.
+            failures.append(error)
+            return np.zeros((0, 0), np.float32), np.zeros(0, np.int32)
+
+    dataset = (
+        tf.data.Dataset.range(start_step, stop_step)
+        .map(
+            lambda step: tf.numpy_function(make, [step], [tf.float32, tf.int32]),
+            num_parallel_calls=PARALLEL_CALLS,
+            deterministic=True,
+        )
+        .prefetch(PREFETCHED_BATCHES)
+    )
+    for waveform, lengths in dataset.as_numpy_iterator():
+        if len(lengths) == 0:
+            raise failures[0]
+        yield {"waveform": waveform, "lengths": lengths}
+
+
+def _import_tensorflow() -> Any:
+    """TensorFlow, quiet and kept off accelerators, whose memory it would take from JAX."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # announces itself at any log level
+    import tensorflow as tf
+
+    for kind in ("GPU", "TPU"):
+        # It refuses once it is in use; whoever used it before us has then chosen its devices.
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_visible_devices([], kind)
+    return tf
+
+
+def _rows_of(batch: PlannedBatch, process_index: int, process_count: int) -> PlannedBatch:
+    share = len(batch.clips) // process_count
+    rows = slice(process_index * share, (process_index + 1) * share)
+    return dataclasses.replace(
+        batch, clips=batch.clips[rows], starts=batch.starts[rows], lengths=batch.lengths[rows]
+    )
+
+
+def _assemble(
+    store: FlatStore, batch: PlannedBatch, mode: str
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Crop, normalise and pad: waveform [b, S] and lengths [b]."""
+    waveform = np.zeros((len(batch.clips), batch.bucket_samples), np.float32)
+    windows = zip(waveform, batch.clips, batch.starts, batch.lengths, strict=True)
+    for row, clip, start, length in windows:
+        window = row[:length]
+        window[:] = from_int16(store.read(clip, start, length))
+        if mode == "clip":
+            # As `audio.normalize` on the whole clip, in place.
+            window -= store.means[clip]
+            window /= np.sqrt(store.variances[clip] + 1e-7)
+        elif mode == "padded":
+            row[:] = normalize(row)
+    return waveform, batch.lengths

@@ -1,0 +1,267 @@
+"""Which clips, which windows and which bucket make up the batch of a step.
+
+A batch is a pure function of (seed, step) and of the clip lengths, so that resuming a run needs
+nothing but its step, on any number of processes.
+
+    clip  ─ one window, or ceil(L / max) of them when the clip is longer than `max_seconds`
+    window ─ falls into the smallest bucket (padded length) that holds it
+    epoch ─ each window once: shuffled inside its bucket, cut into batches, batches shuffled
+
+How many windows a clip gives, and into which bucket they fall, depends on its length only. The
+number of batches in an epoch is therefore a constant, and (epoch, index) = divmod(step, constant).
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipelines.store import DataError
+from voc2vec_jax.audio import MIN_SAMPLES, SAMPLE_RATE
+from voc2vec_jax.config import ConfigError, DataConfig
+
+# What a random stream is for; streams of different purposes never overlap.
+_CUTS, _WINDOW_ORDER, _BATCH_ORDER = 1, 2, 3
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedBatch:
+    """The rows of one global batch; all are padded to `bucket_samples`."""
+
+    step: int
+    epoch: int
+    bucket_samples: int
+    clips: NDArray[np.int32]
+    """[B] index of the clip in the corpus."""
+    starts: NDArray[np.int64]
+    """[B] first sample of the window inside its clip."""
+    lengths: NDArray[np.int32]
+    """[B] samples in the window, at most `bucket_samples`."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Windows:
+    """The windows of an epoch before jitter, clip by clip; each field is [W]."""
+
+    clips: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    room: NDArray[np.int64]
+    """How far the start may move either way: 0 where the clip starts."""
+    clip_ends: NDArray[np.int64]
+    is_last: NDArray[np.bool_]
+    """Of its clip."""
+    buckets: NDArray[np.int64]
+    """Index into `DataConfig.used_bucket_seconds`."""
+
+    def lengths(self, starts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """[W] samples in each window when each lasts until the next one of its clip starts."""
+        return np.where(self.is_last, self.clip_ends, np.append(starts[1:], 0)) - starts
+
+
+@dataclass(frozen=True, eq=False)
+class _Bucket:
+    """Windows that are padded to the same length."""
+
+    number: int
+    samples: int
+    batch_size: int
+    windows: NDArray[np.int64]
+    """Indices into the windows of an epoch."""
+
+    @property
+    def batches(self) -> int:
+        return math.ceil(len(self.windows) / self.batch_size)
+
+
+@dataclass(frozen=True, eq=False)
+class _Epoch:
+    """All that changes from one epoch to the next."""
+
+    starts: NDArray[np.int64]
+    """[W] first sample of each window inside its clip."""
+    lengths: NDArray[np.int32]
+    """[W] samples in each window."""
+    rows: list[NDArray[np.int64]]
+    """Per bucket [batches, batch_size]: the windows of each batch."""
+    order: NDArray[np.int64]
+    """[batches of all buckets] in which order they are heard; numbered bucket by bucket."""
+
+
+def _random(count: int, *key: int) -> NDArray[np.uint64]:
+    """uint64 [count], a pure function of `key` (at most four integers below 2**32).
+
+    NumPy promises raw bits to stay the same in its later versions, but not what it makes of them
+    (shuffles, integers in a range); those are made here.
+    """
+    # SeedSequence pads with zeros, so that keys of different lengths could be equal: always 4.
+    entropy = (*key, 0, 0, 0, 0)[:4]
+    bits = np.random.Philox(np.random.SeedSequence(entropy))
+    return bits.random_raw(count).astype(np.uint64, copy=False)
+
+
+def _permutation(count: int, *key: int) -> NDArray[np.int64]:
+    return np.argsort(_random(count, *key), kind="stable")
+
+
+def _cut(kept: NDArray[np.int64], lengths: NDArray[np.int64], data: DataConfig) -> _Windows:
+    """Lay out the windows of the kept clips, which have `lengths` samples."""
+    bucket_samples = np.array([round(s * SAMPLE_RATE) for s in data.used_bucket_seconds])
+    pieces = -(-lengths // round(data.max_seconds * SAMPLE_RATE))  # windows of each clip
+    longest, shortest = -(-lengths // pieces), lengths // pieces
+    if np.any(shortest < MIN_SAMPLES):
+        raise ConfigError(
+            f"data.max_seconds={data.max_seconds}: a longer clip is cut into windows of at least"
+            f" half of it, and a frame needs {MIN_SAMPLES} samples, so at least"
+            f" {2 * MIN_SAMPLES / SAMPLE_RATE}"
+        )
+    bucket = np.searchsorted(bucket_samples, longest)
+    # A start may move so far that all windows still fit the bucket and keep half their length.
+    room = np.minimum((bucket_samples[bucket] - longest) // 2, lengths // (4 * pieces))
+    room = np.minimum(room, (shortest - MIN_SAMPLES) // 2)
+
+    owner = np.repeat(np.arange(len(kept)), pieces)
+    first = np.cumsum(pieces) - pieces  # index of each clip's first window
+    place = np.arange(len(owner)) - first[owner]  # 0 .. pieces - 1
+    return _Windows(
+        clips=kept[owner].astype(np.int32),
+        starts=place * lengths[owner] // pieces[owner],
+        room=np.where(place > 0, room[owner], 0),
+        clip_ends=lengths[owner],
+        is_last=place == pieces[owner] - 1,
+        buckets=bucket[owner],
+    )
+
+
+def _fill_buckets(bucket_of_window: NDArray[np.int64], data: DataConfig) -> list[_Bucket]:
+    """The buckets that hold any window, shortest first."""
+    buckets = []
+    for number, seconds in enumerate(data.used_bucket_seconds):
+        windows = np.flatnonzero(bucket_of_window == number)
+        # The small term keeps a quotient such as 0.3 / 0.1 from falling below its integer.
+        size = int(data.batch_seconds / seconds + 1e-6)
+        size -= size % data.batch_multiple
+        if len(windows):
+            buckets.append(_Bucket(number, round(seconds * SAMPLE_RATE), size, windows))
+    return buckets
+
+
+class BatchPlan:
+    """The batches of a corpus, each a pure function of (seed, step).
+
+    A clip of L samples that is longer than `max_seconds` is cut into n = ceil(L / max) windows at
+    i·L/n + jitter, 0 < i < n; the jitter is drawn anew in each epoch. The windows share no sample
+    and leave none out. The last batch of each bucket is filled up with windows of that bucket that
+    are heard a second time (`repeats_per_epoch`).
+
+    Args:
+        lengths: [clips] samples in each clip at 16 kHz.
+        data: which clips are long enough, the buckets and the batch size.
+        seed: below 2**32; another seed is another order, and other cuts of long clips.
+
+    Raises:
+        DataError: no clip is as long as `data.min_seconds`.
+        ConfigError: `data.max_seconds` would cut clips into windows without a single frame.
+
+    Attributes:
+        clips: clips that are heard.
+        dropped_short: clips left out because they are shorter than `data.min_seconds`.
+        windows_per_epoch: windows, each heard once in an epoch.
+        repeats_per_epoch: rows that hear a window of the epoch again.
+        batches_per_epoch: a constant of the corpus and the configuration.
+        corpus_seconds: duration of all clips, dropped ones included.
+        heard_seconds_per_epoch: duration of what an epoch hears, repeats not counted.
+        padding_share: expected share of padding among all samples of an epoch's batches.
+        shapes: the (batch, samples) shapes that occur, shortest bucket first.
+    """
+
+    def __init__(self, lengths: NDArray[np.integer], data: DataConfig, seed: int) -> None:
+        samples = np.asarray(lengths, np.int64)
+        assert samples.ndim == 1
+        kept = np.flatnonzero(samples >= round(data.min_seconds * SAMPLE_RATE))
+        if len(kept) == 0:
+            raise DataError(
+                f"data.min_seconds={data.min_seconds}: none of the {len(samples)} clips is as long"
+                f" (the longest has {samples.max(initial=0) / SAMPLE_RATE:.3f} s); lower it, or"
+                " choose another corpus"
+            )
+        self.seed = seed
+        self.clips = len(kept)
+        self.dropped_short = len(samples) - len(kept)
+        self.corpus_seconds = float(samples.sum()) / SAMPLE_RATE
+        self.heard_seconds_per_epoch = float(samples[kept].sum()) / SAMPLE_RATE
+
+        self._windows = _cut(kept, samples[kept], data)
+        self._buckets = _fill_buckets(self._windows.buckets, data)
+        self.windows_per_epoch = len(self._windows.clips)
+        self.batches_per_epoch = sum(bucket.batches for bucket in self._buckets)
+        rows = sum(bucket.batches * bucket.batch_size for bucket in self._buckets)
+        self.repeats_per_epoch = rows - self.windows_per_epoch
+        self.shapes = [(bucket.batch_size, bucket.samples) for bucket in self._buckets]
+        self.padding_share = self._expected_padding()
+        self._epoch = functools.lru_cache(maxsize=2)(self._draw_epoch)  # safe with many threads
+
+    def _expected_padding(self) -> float:
+        """Exact mean over epochs: jitter and the choice of repeats do not change the mean."""
+        lengths = self._windows.lengths(self._windows.starts)
+        heard = padded = 0.0
+        for bucket in self._buckets:
+            rows = bucket.batches * bucket.batch_size
+            heard += rows * float(lengths[bucket.windows].mean())
+            padded += rows * bucket.samples
+        return 1 - heard / padded
+
+    def _draw_epoch(self, epoch: int) -> _Epoch:
+        windows = self._windows
+        drawn = _random(self.windows_per_epoch, _CUTS, self.seed, epoch)
+        fraction = (drawn >> np.uint64(11)) * 2.0**-53  # [0, 1)
+        starts = windows.starts + (fraction * (2 * windows.room + 1)).astype(np.int64)
+        starts -= windows.room
+        rows = [self._shuffled(epoch, bucket) for bucket in self._buckets]
+        order = _permutation(self.batches_per_epoch, _BATCH_ORDER, self.seed, epoch)
+        return _Epoch(starts, windows.lengths(starts).astype(np.int32), rows, order)
+
+    def _shuffled(self, epoch: int, bucket: _Bucket) -> NDArray[np.int64]:
+        """[batches, batch_size] windows: every one once, then as many again as fill the rest."""
+        key = (_WINDOW_ORDER, self.seed, epoch, bucket.number)
+        count, rows = len(bucket.windows), bucket.batches * bucket.batch_size
+        turns = math.ceil(rows / count)
+        # One permutation per turn through the bucket, all from a single stream.
+        drawn = _random(turns * count, *key).reshape(turns, count)
+        order = np.argsort(drawn, axis=1, kind="stable").ravel()[:rows]
+        return bucket.windows[order].reshape(bucket.batches, bucket.batch_size)
+
+    def batch(self, step: int) -> PlannedBatch:
+        """The global batch of a step (0, 1, …), whatever was asked before; safe to share."""
+        assert step >= 0
+        epoch, index = divmod(step, self.batches_per_epoch)
+        table = self._epoch(epoch)
+        number = int(table.order[index])
+        place = 0
+        while number >= self._buckets[place].batches:
+            number -= self._buckets[place].batches
+            place += 1
+        windows = table.rows[place][number]
+        return PlannedBatch(
+            step=step,
+            epoch=epoch,
+            bucket_samples=self._buckets[place].samples,
+            clips=self._windows.clips[windows],
+            starts=table.starts[windows],
+            lengths=table.lengths[windows],
+        )
+
+    def summary(self) -> str:
+        """What an epoch hears and what it costs, in a few `key=value` lines."""
+        shapes = ", ".join(f"{rows}x{samples / SAMPLE_RATE:g}s" for rows, samples in self.shapes)
+        return (
+            f"clips={self.clips} dropped_short={self.dropped_short}"
+            f" corpus_hours={self.corpus_seconds / 3600:.3f}"
+            f" heard_hours_per_epoch={self.heard_seconds_per_epoch / 3600:.3f}\n"
+            f"windows_per_epoch={self.windows_per_epoch}"
+            f" repeats_per_epoch={self.repeats_per_epoch}"
+            f" batches_per_epoch={self.batches_per_epoch}"
+            f" padding_share={self.padding_share:.3f}\n"
+            f"shapes={shapes}"
+        )

@@ -1,0 +1,164 @@
+"""Batches carry the right samples, in the right rows, with the right normalisation."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipelines.pipeline import Batch, batches
+from data_pipelines.plan import BatchPlan
+from data_pipelines.store import Clip, DataError, FlatStore, build_store, from_int16
+from voc2vec_jax.audio import normalize, pad_batch
+from voc2vec_jax.config import ConfigError, DataConfig
+
+DATA = DataConfig(
+    max_seconds=0.5, bucket_seconds=(0.1, 0.3, 0.5), batch_seconds=2.0, batch_multiple=4
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> FlatStore:
+    random = np.random.default_rng(0)
+    lengths = [400, 1_600, 1_601, 8_000, 8_001, 20_000, *random.integers(400, 12_000, 30)]
+    clips = (
+        (Clip(f"clip{i}", "noise"), random.integers(-9_000, 12_000, n).astype(np.int16))
+        for i, n in enumerate(lengths)
+    )
+    return build_store(tmp_path_factory.mktemp("cache") / "noise", clips, dataset="noise")
+
+
+@pytest.fixture(scope="module")
+def plan(store: FlatStore) -> BatchPlan:
+    return BatchPlan(store.lengths, DATA, seed=5)
+
+
+def collect(
+    store: FlatStore, plan: BatchPlan, start: int, stop: int, data: DataConfig = DATA
+) -> list[Batch]:
+    return list(batches(store, plan, data, start_step=start, stop_step=stop))
+
+
+def assert_same(left: Batch, right: Batch) -> None:
+    for name in ("waveform", "lengths"):
+        np.testing.assert_array_equal(left[name], right[name])
+
+
+def test_shapes_and_padding(store: FlatStore, plan: BatchPlan) -> None:
+    for step, batch in enumerate(collect(store, plan, 0, plan.batches_per_epoch)):
+        planned = plan.batch(step)
+        assert batch["waveform"].shape == (len(planned.clips), planned.bucket_samples)
+        assert batch["waveform"].dtype == np.float32
+        assert batch["lengths"].dtype == np.int32
+        np.testing.assert_array_equal(batch["lengths"], planned.lengths)
+        for row, length in zip(batch["waveform"], batch["lengths"], strict=True):
+            assert not row[length:].any()
+
+
+def test_clip_normalisation_is_that_of_the_whole_clip_bit_for_bit(
+    store: FlatStore, plan: BatchPlan
+) -> None:
+    cropped = 0
+    for step, batch in enumerate(collect(store, plan, 0, plan.batches_per_epoch)):
+        planned = plan.batch(step)
+        for row, clip, start, length in zip(
+            batch["waveform"], planned.clips, planned.starts, planned.lengths, strict=True
+        ):
+            whole = normalize(from_int16(store.read(clip, 0, store.lengths[clip])))
+            np.testing.assert_array_equal(row[:length], whole[start : start + length])
+            cropped += length < store.lengths[clip]
+    assert cropped > 0
+
+
+@pytest.mark.parametrize("mode", ["none", "padded"])
+def test_other_normalisations_are_those_of_pad_batch(
+    store: FlatStore, plan: BatchPlan, mode: str
+) -> None:
+    data = dataclasses.replace(DATA, normalize=mode)  # type: ignore[arg-type]
+    for step, batch in enumerate(collect(store, plan, 0, 6, data)):
+        planned = plan.batch(step)
+        rows = zip(planned.clips, planned.starts, planned.lengths, strict=True)
+        waveforms = [from_int16(store.read(*row)) for row in rows]
+        expected, _ = pad_batch(
+            waveforms,
+            normalize=mode,  # type: ignore[arg-type]
+            pad_to=planned.bucket_samples,
+        )
+        np.testing.assert_array_equal(batch["waveform"], expected)
+
+
+def test_resumed_batches_equal_those_of_an_unbroken_run(store: FlatStore, plan: BatchPlan) -> None:
+    unbroken = collect(store, plan, 0, 7)
+    assert len(unbroken) == 7
+    for left, right in zip(unbroken[3:], collect(store, plan, 3, 7), strict=True):
+        assert_same(left, right)
+
+
+@pytest.mark.parametrize("process_count", [1, 2, 4])
+def test_processes_share_the_global_batch(
+    store: FlatStore, plan: BatchPlan, process_count: int
+) -> None:
+    parts = [
+        list(
+            batches(
+                store,
+                plan,
+                DATA,
+                start_step=2,
+                stop_step=6,
+                process_index=index,
+                process_count=process_count,
+            )
+        )
+        for index in range(process_count)
+    ]
+    for step, whole in enumerate(collect(store, plan, 2, 6)):
+        joined: Batch = {
+            name: np.concatenate([part[step][name] for part in parts])
+            for name in ("waveform", "lengths")
+        }
+        assert_same(joined, whole)
+
+
+def test_uneven_split_is_refused_at_once(store: FlatStore, plan: BatchPlan) -> None:
+    with pytest.raises(ConfigError, match=r"batch_multiple=4: a batch of 20 .* 3 processes"):
+        batches(store, plan, DATA, start_step=0, stop_step=1, process_count=3)
+
+
+@pytest.mark.parametrize("damage", ["vanished", "cut short"])
+def test_damaged_samples_are_named(tmp_path: Path, damage: str) -> None:
+    clips = [(Clip("a", "a"), np.ones(5_000, np.int16))]
+    store = build_store(tmp_path / "corpus", clips, dataset="corpus")
+    plan = BatchPlan(store.lengths, DATA, seed=0)
+    stream = batches(store, plan, DATA, start_step=0, stop_step=100)
+    next(stream)
+    samples = tmp_path / "corpus" / "samples.int16"
+    if damage == "vanished":
+        samples.unlink()
+    else:
+        os.truncate(samples, 100)
+    with pytest.raises(DataError, match=r"samples\.int16: .*delete"):
+        list(stream)
+
+
+def test_an_error_comes_after_the_batches_before_it(
+    store: FlatStore, plan: BatchPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = plan.batch
+
+    def fail_at_four(step: int) -> object:
+        if step == 4:
+            raise DataError("step 4 went wrong")
+        return planned(step)
+
+    monkeypatch.setattr(plan, "batch", fail_at_four)
+    stream = batches(store, plan, DATA, start_step=0, stop_step=8)
+    for _ in range(4):
+        next(stream)
+    with pytest.raises(DataError, match="step 4 went wrong"):
+        next(stream)
+
+
+def test_no_steps_give_no_batches(store: FlatStore, plan: BatchPlan) -> None:
+    assert collect(store, plan, 4, 4) == []

@@ -1,0 +1,322 @@
+"""A corpus is decoded once, completely or not at all, and what is lost is listed."""
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from data_pipelines import sources
+from data_pipelines.sources import open_corpus, store_from_folder, store_from_table
+from data_pipelines.store import (
+    Clip,
+    DataError,
+    FlatStore,
+    Int16Array,
+    build_store,
+    from_int16,
+    to_int16,
+)
+from data_pipelines.synthetic import CLASSES, SyntheticClip
+from voc2vec_jax.audio import load_audio, normalize
+from voc2vec_jax.config import ConfigError, DataConfig
+
+
+def noise(length: int, seed: int = 0) -> Int16Array:
+    return np.random.default_rng(seed).integers(-20_000, 25_000, length).astype(np.int16)
+
+
+def write_wav(path: Path, samples: Int16Array) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples, 16_000, subtype="PCM_16")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "sounds"
+    for index, name in enumerate(("b/two.wav", "a.WAV", "b/ünë.flac")):
+        write_wav(root / name, noise(1_000 + index, index))
+    (root / "notes.txt").write_text("not audio")
+    return root
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def refuse_to_decode(path: object) -> None:
+    raise AssertionError(f"decoded {path} again")
+
+
+def report_of(store: FlatStore) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((store.directory / "report.json").read_text())
+    return report
+
+
+def test_folder_becomes_clips_in_path_order(folder: Path, cache: Path) -> None:
+    store = store_from_folder(folder, cache)
+    assert store.ids == store.sources == ["a.WAV", "b/two.wav", "b/ünë.flac"]
+    assert store.lengths.tolist() == [1_001, 1_000, 1_002]
+    assert store.labels.tolist() == [-1, -1, -1]
+    assert store.groups == ["", "", ""]
+    assert store.samples.dtype == np.dtype("<i2")
+    np.testing.assert_array_equal(store.read(1, 0, 1_000), noise(1_000, 0))
+    np.testing.assert_array_equal(store.read(2, 10, 5), noise(1_002, 2)[10:15])
+    assert report_of(store) == {
+        "dataset": "sounds",
+        "clips": 3,
+        "hours": pytest.approx(3_003 / 16_000 / 3600),
+        "classes": {},
+        "groups": 0,
+        "dropped": [],
+        "ignored_files": 1,
+        "expected": {"clips": None, "hours": None},
+    }
+
+
+def test_statistics_are_those_of_normalize(folder: Path, cache: Path) -> None:
+    store = store_from_folder(folder, cache)
+    for clip, name in enumerate(store.ids):
+        waveform = from_int16(store.read(clip, 0, store.lengths[clip]))
+        by_index = (waveform - store.means[clip]) / np.sqrt(store.variances[clip] + 1e-7)
+        np.testing.assert_array_equal(by_index, normalize(load_audio(folder / name)))
+
+
+def test_second_run_decodes_nothing(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = store_from_folder(folder, cache)
+    monkeypatch.setattr(sources, "load_audio", refuse_to_decode)
+    second = store_from_folder(folder, cache)
+    assert second.directory == first.directory
+    assert second.fingerprint == first.fingerprint
+
+
+def test_changed_folder_is_decoded_anew(folder: Path, cache: Path) -> None:
+    first = store_from_folder(folder, cache)
+    write_wav(folder / "a.WAV", noise(1_001, 9))
+    os.utime(folder / "a.WAV", ns=(1, 1))  # same size; clocks of file systems can be coarse
+    second = store_from_folder(folder, cache)
+    assert second.directory != first.directory
+    assert second.fingerprint != first.fingerprint
+
+
+def test_fingerprint_sees_ids_and_samples_but_not_the_place(tmp_path: Path) -> None:
+    def fingerprint(name: str, clip_id: str, seed: int) -> str:
+        clips = [(Clip(clip_id, "x"), noise(500, seed))]
+        return build_store(tmp_path / name, clips, dataset="x").fingerprint
+
+    same = fingerprint("one", "a", 0)
+    assert same == fingerprint("two", "a", 0)
+    assert same != fingerprint("three", "b", 0)
+    assert same != fingerprint("four", "a", 1)
+
+
+def test_unreadable_files_are_listed_and_the_rest_is_unharmed(
+    folder: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "b" / "broken.wav").write_bytes(b"RIFF, but no more of it")
+    with caplog.at_level(logging.WARNING):
+        store = store_from_folder(folder, cache)
+    assert store.ids == ["a.WAV", "b/two.wav", "b/ünë.flac"]
+    np.testing.assert_array_equal(store.read(2, 0, 1_002), noise(1_002, 2))
+    (dropped,) = report_of(store)["dropped"]
+    assert dropped["file"] == "b/broken.wav"
+    assert dropped["reason"]
+    assert "dropped=b/broken.wav" in caplog.text
+
+
+def test_order_does_not_depend_on_which_file_is_decoded_first(tmp_path: Path, cache: Path) -> None:
+    lengths = [40_000 if i % 7 == 0 else 400 + i for i in range(60)]
+    for index, length in enumerate(lengths):
+        write_wav(tmp_path / "many" / f"{index:02d}.wav", noise(length, index))
+    store = store_from_folder(tmp_path / "many", cache)
+    assert store.lengths.tolist() == lengths
+    for clip in range(60):
+        np.testing.assert_array_equal(store.read(clip, 0, lengths[clip])[:9], noise(9, clip))
+
+
+def test_nothing_readable(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    with pytest.raises(DataError, match="no audio among its 0 files"):
+        store_from_folder(tmp_path / "bad", cache)
+    (tmp_path / "bad" / "a.wav").write_bytes(b"noise")
+    with pytest.raises(DataError, match=r"bad: none of 1 files could be read; the first: a\.wav"):
+        store_from_folder(tmp_path / "bad", cache)
+    with pytest.raises(DataError, match="no such folder"):
+        store_from_folder(tmp_path / "none", cache)
+
+
+def test_broken_build_leaves_nothing_and_can_be_repeated(tmp_path: Path) -> None:
+    def interrupted() -> Iterator[tuple[Clip, Int16Array]]:
+        yield Clip("a", "a"), noise(500)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_store(tmp_path / "corpus", interrupted(), dataset="corpus")
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
+    clips = [(Clip("a", "a"), noise(500))]
+    assert build_store(tmp_path / "corpus", clips, dataset="corpus").ids == ["a"]
+
+
+def test_next_build_clears_away_what_a_killed_one_left(tmp_path: Path) -> None:
+    leftover = tmp_path / ".corpus.0123abcd.tmp"
+    leftover.mkdir()
+    (leftover / "samples.int16").write_bytes(b"half")
+    build_store(tmp_path / "corpus", [(Clip("a", "a"), noise(500))], dataset="corpus")
+    assert not leftover.exists()
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_two_builders_at_once_end_in_one_whole_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: bool
+) -> None:
+    if not locks:
+
+        def refuse(*_: object) -> None:
+            raise OSError("no locks on this file system")
+
+        monkeypatch.setattr("fcntl.flock", refuse)
+    together = threading.Barrier(2)
+
+    def clips() -> Iterator[tuple[Clip, Int16Array]]:
+        if not locks:
+            together.wait(10)  # both are writing now
+        for index in range(50):
+            yield Clip(str(index), "x"), noise(1_000, index)
+
+    found: list[FlatStore] = []
+
+    def build() -> None:
+        found.append(build_store(tmp_path / "corpus", clips(), dataset="corpus"))
+
+    threads = [threading.Thread(target=build) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found[0].fingerprint == found[1].fingerprint
+    np.testing.assert_array_equal(found[1].read(49, 0, 1_000), noise(1_000, 49))
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["corpus"]
+
+
+def test_damaged_stores_say_what_to_delete(tmp_path: Path) -> None:
+    directory = tmp_path / "corpus"
+    build_store(directory, [(Clip("a", "a"), noise(500))], dataset="corpus")
+    os.truncate(directory / "samples.int16", 998)
+    with pytest.raises(DataError, match=r"samples\.int16: has 998 bytes instead of 1000; delete"):
+        FlatStore.open(directory)
+    (directory / "samples.int16").unlink()
+    with pytest.raises(DataError, match=r"samples\.int16: is missing; delete"):
+        FlatStore.open(directory)
+    (directory / "index.json").write_text('{"format_version": 99}')
+    with pytest.raises(DataError, match="format version 99"):
+        FlatStore.open(directory)
+    (directory / "index.json").write_text("{")
+    with pytest.raises(DataError, match=r"index\.json: cannot be read"):
+        FlatStore.open(directory)
+
+
+def test_repeated_ids_are_listed(tmp_path: Path) -> None:
+    clips = [(Clip(name, name), noise(500)) for name in ("a", "b", "a", "c", "c")]
+    with pytest.raises(DataError, match="2 ids are given to several clips: a, c"):
+        build_store(tmp_path / "corpus", clips, dataset="corpus")
+
+
+def test_int16_rounds_and_clips() -> None:
+    waveform = np.array([-1.5, -1.0, 0.4 / 32768, 0.6 / 32768, 1.0], np.float32)
+    assert to_int16(waveform).tolist() == [-32768, -32768, 0, 1, 32767]
+    every = np.arange(-32768, 32768).astype(np.int16)
+    np.testing.assert_array_equal(to_int16(from_int16(every)), every)
+
+
+def write_table(folder: Path, text: str, encoding: str = "utf-8") -> Path:
+    table = folder / "clips.csv"
+    table.write_text(text, encoding=encoding)
+    return table
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_table(folder: Path, cache: Path, encoding: str) -> None:
+    text = (
+        "path,mood,label,group,id\r\n"
+        "b/ünë.flac,x,laugh,anna,one\r\n"
+        "b/two.wav,,,anna,\r\n"
+        f'"{folder / "a.WAV"}",y,cry,ben,three\r\n'
+    )
+    store = store_from_table(write_table(folder, text, encoding), cache)
+    assert store.ids == ["one", "b/two.wav", "three"]
+    assert store.class_names == ["cry", "laugh"]
+    assert store.labels.tolist() == [1, -1, 0]
+    assert store.groups == ["anna", "anna", "ben"]
+    assert store.lengths.tolist() == [1_002, 1_000, 1_001]
+    assert report_of(store)["classes"] == {"cry": 1, "laugh": 1}
+    assert report_of(store)["groups"] == 2
+
+
+def test_table_with_path_only_and_with_numbers_as_labels(folder: Path, cache: Path) -> None:
+    store = store_from_table(write_table(folder, "path\na.WAV\n\nb/two.wav\n"), cache)
+    assert store.ids == ["a.WAV", "b/two.wav"]
+    numbers = "path,label\na.WAV,10\nb/two.wav,9\nb/ünë.flac,-1\n"
+    store = store_from_table(write_table(folder, numbers), cache)
+    assert store.class_names == ["9", "10"]
+    assert store.labels.tolist() == [1, 0, -1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("file,label\na.WAV,1\n", r"line 1: no column `path` among \['file', 'label'\]"),
+        ("path;label\na.WAV;1\n", r"line 1: no column `path` .* with commas"),
+        ("", r"line 1: no column `path`"),
+        ("path,label\n", "no rows below the header"),
+        ("path,id\na.WAV,x\nb/two.wav,x\n", r"line 3: id 'x' is that of line 2"),
+        ("path\na.WAV\na.WAV\n", r"line 3: id 'a\.WAV' is that of line 2"),
+        ("path,id\na.WAV,x\n,y\n", "line 3: `path` is empty"),
+        ("path\na.WAV\ngone.wav\n", r"line 3: no such file: .*gone\.wav \(1 of 2 rows"),
+    ],
+)
+def test_table_errors_name_table_line_and_fix(
+    folder: Path, cache: Path, text: str, message: str
+) -> None:
+    with pytest.raises(DataError, match=rf"clips\.csv: {message}"):
+        store_from_table(write_table(folder, text), cache)
+
+
+def test_table_that_is_missing_or_not_utf8(folder: Path, cache: Path) -> None:
+    with pytest.raises(DataError, match=r"none\.csv: no such table"):
+        store_from_table(folder / "none.csv", cache)
+    with pytest.raises(DataError, match=r"clips\.csv: not UTF-8"):
+        store_from_table(write_table(folder, "path\nünë.wav\n", "latin-1"), cache)
+
+
+def test_open_corpus_picks_the_source(
+    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VOC2VEC_DATA_DIR", str(cache))
+    table = write_table(folder, "path\na.WAV\n")
+    assert open_corpus(DataConfig(folder=str(folder))).directory.parent == cache
+    assert open_corpus(DataConfig(table=str(table))).ids == ["a.WAV"]
+    elsewhere = DataConfig(table=str(table), data_dir=str(cache / "own"))
+    assert open_corpus(elsewhere).directory.parent == cache / "own"
+    with pytest.raises(ConfigError, match=r"data\.name='voc126': .*'synthetic'"):
+        open_corpus(DataConfig(name="voc126"))
+
+
+def test_synthetic_corpus(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waveforms = [from_int16(noise(700 + label, label)) for label in range(len(CLASSES))]
+    clips = [SyntheticClip(f"c{i}", i, f"s{i % 2}", w) for i, w in enumerate(waveforms)]
+    monkeypatch.setattr("data_pipelines.synthetic.synthetic_corpus", lambda **_: iter(clips))
+    data = DataConfig(name="synthetic", data_dir=str(cache))
+    store = open_corpus(data)
+    assert store.class_names == list(CLASSES)
+    assert store.labels.tolist() == list(range(len(CLASSES)))
+    np.testing.assert_array_equal(from_int16(store.read(3, 0, 703)), waveforms[3])
+    assert open_corpus(data).fingerprint == store.fingerprint
