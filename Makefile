@@ -1,0 +1,45 @@
+# Two commands do all set-up: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Two processes: JAX compiles on one core each.
+PYTEST := $(RUN) -m pytest --numprocesses 2 --dist worksteal
+
+.PHONY: help demo test test-slow lint types format clean
+
+help: ## Show what can be made.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/installed-for-tests: $(VENV)/installed
+	$(PIP) --editable '.[test,dev]'
+	touch $@
+
+demo: $(VENV)/installed ## Pre-train a tiny model on the embedded corpus and export it.
+	$(RUN) -m voc2vec_jax.train --config configs/tiny.py --workdir runs/demo
+	$(RUN) -m tools.plot_metrics runs/demo --table
+
+test: lint types ## Run everything that CI runs.
+	$(PYTEST)
+
+test-slow: $(VENV)/installed-for-tests ## Run the tests of full-size models and long runs.
+	$(RUN) -m pytest -m slow -s
+
+lint: $(VENV)/installed-for-tests ## Check style.
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+types: $(VENV)/installed-for-tests ## Check types.
+	$(RUN) -m mypy
+
+format: $(VENV)/installed-for-tests ## Apply the style.
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+clean: ## Remove what was made here.
+	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
