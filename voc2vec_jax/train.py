@@ -10,8 +10,8 @@ Examples:
     python -m voc2vec_jax.train --config configs/tiny.py --workdir runs/mine \\
         --data.folder ~/recordings --optim.learning-rate 1e-4
   Continue from a Hugging Face checkpoint (a folder, or hf:org/name):
-    python -m voc2vec_jax.train --config configs/wav2vec2_base_voc125.py --workdir runs/continued \\
-        --init-from hf:facebook/wav2vec2-base
+    python -m voc2vec_jax.train --config configs/wav2vec2_base.py --workdir runs/continued \\
+        --data.folder ~/recordings --init-from hf:facebook/wav2vec2-base
   See what a run would do, and do one update, without writing anything to the workdir:
     python -m voc2vec_jax.train --config configs/tiny.py --workdir runs/tiny --dry-run
 """

@@ -1,0 +1,32 @@
+"""wav2vec 2.0 base with fairseq's LibriSpeech recipe, on your own recordings.
+
+Command:  python -m voc2vec_jax.train --config configs/wav2vec2_base.py --workdir runs/base \\
+              --data.folder DIR [--init-from hf:facebook/wav2vec2-base]
+Hardware: accelerators with 5,600 s of padded audio per update between them, as fairseq's 64 GPUs
+          had; lower data.batch_seconds and optim.learning_rate for fewer.
+Status:   one update was run on a CPU (--dry-run); the whole recipe was not run.
+
+Differs from fairseq in that clips are padded to buckets and the padding is masked, instead of being
+cropped to the shortest of a batch, in that clips shorter than 2 s are kept, since most
+non-verbal sounds are, and in that signals are normalised: quiet recordings are the rule here, and
+a group-norm model is not scale-invariant for them.
+"""
+
+from voc2vec_jax.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
+
+
+def get_config() -> Config:
+    return Config(
+        task="wav2vec2",
+        model=ModelConfig(
+            hidden_dropout=0.1,
+            attention_dropout=0.1,
+            activation_dropout=0.0,
+            feat_proj_dropout=0.1,
+            feat_quantizer_dropout=0.1,
+            layerdrop=0.05,
+        ),
+        data=DataConfig(batch_seconds=5_600.0, batch_multiple=64),
+        optim=OptimConfig(learning_rate=5e-4, warmup_steps=32_000),
+        train=TrainConfig(num_steps=400_000, log_every_steps=100, checkpoint_every_steps=1_000),
+    )

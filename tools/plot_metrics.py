@@ -1,0 +1,42 @@
+"""Draw the curves of a run, finished or not: `python -m tools.plot_metrics runs/demo`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from voc2vec_jax.metrics import read_metrics
+from voc2vec_jax.plots import plot_metrics
+
+COLUMNS = ("step", "loss", "contrastive_loss", "accuracy", "code_perplexity")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Reads `metrics.jsonl` of a working directory and writes `curves.png` beside it."""
+
+    workdir: Annotated[Path, tyro.conf.Positional]
+    """Where the run lives."""
+    table: bool = False
+    """Also print the figures, ten lines of them."""
+
+
+def main() -> None:
+    """Runs the command line."""
+    arguments = tyro.cli(Arguments, description=__doc__)
+    path = arguments.workdir / "metrics.jsonl"
+    if not path.is_file():
+        raise SystemExit(f"error: {path}: not found; is {arguments.workdir} a --workdir?")
+    entries = read_metrics(path)
+    png = arguments.workdir / "curves.png"
+    plot_metrics(entries, png)
+    if arguments.table:
+        print("  ".join(f"{name:>16}" for name in COLUMNS))
+        for entry in entries[:: max(len(entries) // 10, 1)]:
+            print("  ".join(f"{entry.get(name) or 0:16.5g}" for name in COLUMNS))
+    print(f"curves: {png}")
+
+
+if __name__ == "__main__":
+    main()
