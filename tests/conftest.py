@@ -1,8 +1,13 @@
 """Four virtual CPU devices, float32 everywhere, and tiny models of both kinds."""
 
 import os
+from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Most of the time goes into compiling the same few programs; processes of one suite share them.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax")
+)
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 ).strip()
@@ -17,7 +22,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 TINY = {
     "hidden_size": 32,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "intermediate_size": 48,
     "conv_dim": (24, 20, 20, 20, 20, 20, 28),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from voc2vec_jax.audio import MIN_SAMPLES, SAMPLE_RATE
-from voc2vec_jax.model_config import ConfigError, ModelConfig, require, require_share
+from voc2vec_jax.model_config import ConfigError, ModelConfig, require, require_share, require_types
 
 __all__ = [
     "Config",
@@ -57,7 +57,9 @@ class DataConfig:
     """Clips per batch are a multiple of this, so that a mesh of as many devices divides them."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "bucket_seconds", tuple(self.bucket_seconds))
+        if isinstance(self.bucket_seconds, list):
+            object.__setattr__(self, "bucket_seconds", tuple(self.bucket_seconds))
+        require_types("data", self)
         shortest = MIN_SAMPLES / SAMPLE_RATE
         require(
             self.min_seconds >= shortest,
@@ -121,6 +123,7 @@ class MaskConfig:
     min_spans: int = 2
 
     def __post_init__(self) -> None:
+        require_types("mask", self)
         require(0 < self.prob <= 1, "mask.prob", self.prob, "must lie in (0, 1]")
         require(self.length >= 1, "mask.length", self.length, "must be at least 1 frame")
         require(self.min_spans >= 1, "mask.min_spans", self.min_spans, "must be at least 1")
@@ -144,6 +147,7 @@ class ObjectiveConfig:
     """Factor per update."""
 
     def __post_init__(self) -> None:
+        require_types("objective", self)
         require(
             self.feature_grad_mult >= 0,
             "objective.feature_grad_mult",
@@ -187,6 +191,7 @@ class OptimConfig:
     """Global gradient norm to clip to; wav2vec 2.0 does not clip."""
 
     def __post_init__(self) -> None:
+        require_types("optim", self)
         require(
             0 < self.learning_rate < math.inf,
             "optim.learning_rate",
@@ -219,6 +224,7 @@ class MeshConfig:
     """Batch split, parameters and optimiser state split too."""
 
     def __post_init__(self) -> None:
+        require_types("mesh", self)
         sizes = (self.data, self.fsdp)
         require(
             all(s == -1 or s >= 1 for s in sizes) and sizes.count(-1) <= 1,
@@ -241,6 +247,7 @@ class TrainConfig:
     keep_checkpoints: int = 2
 
     def __post_init__(self) -> None:
+        require_types("train", self)
         for name in ("num_steps", "log_every_steps", "checkpoint_every_steps", "keep_checkpoints"):
             value = getattr(self, name)
             require(value >= 1, f"train.{name}", value, "must be at least 1")
@@ -261,6 +268,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
+        require_types("config", self)
         require(
             self.optim.warmup_steps < self.train.num_steps,
             "optim.warmup_steps",
@@ -273,6 +281,13 @@ class Config:
             self.model.mask_time_prob,
             "pre-training needs the mask embedding, which exists only where it or"
             " model.mask_feature_prob is above 0",
+        )
+        shortest = self.model.receptive_field_samples / SAMPLE_RATE
+        require(
+            self.data.min_seconds >= shortest,
+            "data.min_seconds",
+            self.data.min_seconds,
+            f"the convolutions of this model need {shortest} s for their first frame",
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -86,7 +86,9 @@ def to_hf(params: Mapping[str, jax.Array | np.ndarray]) -> Tensors:
     for path, value in params.items():
         name = hf_name(path)
         assert name is not None
-        tensors[name] = _reverse_if_needed(path, np.asarray(value))
+        tensors[name] = np.ascontiguousarray(
+            _reverse_if_needed(path, np.asarray(value)), np.float32
+        )
     return tensors
 
 
@@ -141,7 +143,8 @@ def from_hf(
         elif not _is_floating(value):
             problems.append(f"not float   {names[0]}  {value.dtype}")
         else:
-            value = value.astype(shape.dtype)
+            with np.errstate(over="ignore"):  # what float32 cannot hold is reported below
+                value = value.astype(shape.dtype)
             if not np.isfinite(value).all():
                 problems.append(f"not finite  {names[0]}  holds NaN or infinity")
             result[path] = value
@@ -222,7 +225,7 @@ def config_from_hf(fields: Mapping[str, Any]) -> ModelConfig:
 def _typed(name: str, value: Any, default: Any) -> Any:
     if isinstance(default, tuple) and isinstance(value, list | tuple):
         return tuple(value)
-    if isinstance(default, float) and type(value) is int:
+    if isinstance(default, float) and type(value) is int and abs(value) < 2**53:
         return float(value)
     if type(value) is not type(default):
         raise ConfigError(f"{name}={value!r}: expected {type(default).__name__}")

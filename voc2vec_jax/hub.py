@@ -69,25 +69,17 @@ def from_pretrained(
         ConversionError: Tensors that do not fit it, all of them listed.
     """
     folder = resolve(source)
-    fields = _read_json(folder / "config.json")
-    try:
-        config = convert.config_from_hf(fields)
-    except ConfigError as error:
-        raise ConfigError(f"{folder / 'config.json'}: {error}") from None
+    config, fields = _read_config(folder)
     drop_heads = architecture is not None
     if architecture is None:
         names = fields.get("architectures") or ["Wav2Vec2Model"]
-        if names[0] not in ARCHITECTURES:
+        if not isinstance(names, list) or names[0] not in tuple(ARCHITECTURES):
             raise CheckpointError(
                 f"{folder / 'config.json'}: architectures={names}; supported: "
                 f"{', '.join(ARCHITECTURES)}. Give architecture=Wav2Vec2Model for its encoder alone"
             )
         architecture = ARCHITECTURES[names[0]]
-    _, expected = describe(architecture, config)
-    try:
-        params, ledger = convert.from_hf(read_tensors(folder), expected, drop_heads=drop_heads)
-    except convert.ConversionError as error:
-        raise convert.ConversionError(f"{folder}: {error}") from None
+    params, ledger = _read_params(folder, architecture, config, drop_heads=drop_heads)
     preprocessor = _read_preprocessor(folder, config)
     return PretrainedModel(
         architecture,
@@ -117,7 +109,7 @@ def load_params(
         CheckpointError, ConversionError: As `from_pretrained`.
     """
     folder = resolve(source)
-    theirs = convert.config_from_hf(_read_json(folder / "config.json"))
+    theirs, _ = _read_config(folder)
     differing = [
         f"model.{name} is {getattr(config, name)} in the run, {getattr(theirs, name)} there"
         for name in FUNCTION_FIELDS
@@ -125,8 +117,7 @@ def load_params(
     ]
     if differing:
         raise ConfigError(f"{folder}: another architecture ({'; '.join(differing)})")
-    _, expected = describe(architecture, config)
-    return convert.from_hf(read_tensors(folder), expected, new_heads=True, drop_heads=True)
+    return _read_params(folder, architecture, config, new_heads=True, drop_heads=True)
 
 
 def save_pretrained(
@@ -138,7 +129,8 @@ def save_pretrained(
     """Writes a folder that `transformers` and `from_pretrained` load.
 
     `config.json`, `preprocessor_config.json`, `model.safetensors` and a model card. Each file
-    appears whole or not at all; tensor bytes depend on the weights only.
+    appears whole or not at all, and none is touched before the tensors are on disk; tensor bytes
+    depend on the weights only.
 
     Args:
         model: What to write.
@@ -147,14 +139,18 @@ def save_pretrained(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / "model.safetensors.part"
+    try:
+        save_file(convert.to_hf(model.params), unfinished, metadata={"format": "pt"})
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
     config = convert.config_to_hf(model.config, model.architecture.__name__)
     _write_json(folder / "config.json", config)
     _write_json(folder / "preprocessor_config.json", model.preprocessor.to_hf())
     _write_text(
         folder / "README.md", model_card.render(model.architecture.__name__, model.config, facts)
     )
-    unfinished = folder / "model.safetensors.part"
-    save_file(convert.to_hf(model.params), unfinished, metadata={"format": "pt"})
     os.replace(unfinished, folder / "model.safetensors")
 
 
@@ -165,19 +161,20 @@ def resolve(source: str | os.PathLike[str]) -> Path:
         CheckpointError: Neither a folder nor a reachable hub id.
     """
     text = os.fspath(source)
-    if not text.startswith("hf:") and Path(text).is_dir():
+    if text and not text.startswith("hf:") and Path(text).exists():
+        if not Path(text).is_dir():
+            raise CheckpointError(f"{text}: is a file; give the folder that holds it")
         return Path(text)
     repository = text.removeprefix("hf:")
     if text.startswith((".", "/", "~")) or repository.count("/") > 1 or not repository:
-        raise CheckpointError(f"{text}: no such folder, and not a hub id (org/name)")
+        raise CheckpointError(f"{text!r}: no such folder, and not a hub id (org/name)")
     # Imported here: it costs a second that local work need not pay.
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
+    except Exception as error:  # its HTTP library, and that one's errors, change between releases
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise CheckpointError(
             f"{text}: no such folder, and the Hugging Face hub did not give it ({reason}); give a "
             "folder, or check the id and the connection"
@@ -192,12 +189,52 @@ def read_tensors(folder: Path) -> convert.Tensors:
     """
     path = folder / "model.safetensors"
     if not path.is_file():
-        raise CheckpointError(f"{path}: not found; only safetensors checkpoints are read")
+        raise CheckpointError(
+            f"{path}: not found; only checkpoints in one safetensors file are read: save this one "
+            "so with transformers"
+        )
     try:
         tensors: convert.Tensors = load_file(path)
     except (SafetensorError, ValueError, TypeError, OSError) as error:
-        raise CheckpointError(f"{path}: not a whole safetensors file ({error})") from None
+        raise CheckpointError(
+            f"{path}: not a whole safetensors file ({error}); copy or download it again"
+        ) from None
+    except AttributeError as error:  # 8-bit and smaller floats have no NumPy type
+        raise CheckpointError(
+            f"{path}: holds a type that NumPy lacks ({error}); save it as float32"
+        ) from None
     return tensors
+
+
+def _read_params(
+    folder: Path,
+    architecture: Architecture,
+    config: ModelConfig,
+    *,
+    new_heads: bool = False,
+    drop_heads: bool = False,
+) -> tuple[convert.Tensors, convert.Ledger]:
+    tensors = read_tensors(folder)
+    # Describing thousands of layers takes hours; a file without a tensor for each cannot fit.
+    if config.num_hidden_layers > len(tensors):
+        raise CheckpointError(
+            f"{folder}: config.json has num_hidden_layers={config.num_hidden_layers}, but "
+            f"model.safetensors holds {len(tensors)} tensors; put back the files that belong "
+            "together"
+        )
+    _, expected = describe(architecture, config)
+    try:
+        return convert.from_hf(tensors, expected, new_heads=new_heads, drop_heads=drop_heads)
+    except convert.ConversionError as error:
+        raise convert.ConversionError(f"{folder}: {error}") from None
+
+
+def _read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
+    fields = _read_json(folder / "config.json")
+    try:
+        return convert.config_from_hf(fields), fields
+    except ConfigError as error:
+        raise ConfigError(f"{folder / 'config.json'}: {error}") from None
 
 
 def _read_preprocessor(folder: Path, config: ModelConfig) -> Preprocessor:
@@ -223,7 +260,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: not found; is this a Hugging Face folder?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise CheckpointError(f"{path}: not readable as JSON ({error})") from None
     if not isinstance(fields, dict):
         raise CheckpointError(f"{path}: holds {type(fields).__name__}, expected an object")

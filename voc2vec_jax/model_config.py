@@ -2,9 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
+
+MAX_CONV_LAYERS = 64
 
 
 class ConfigError(ValueError):
@@ -20,6 +23,39 @@ def require_share(prefix: str, config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         require(0 <= value < 1, f"{prefix}.{name}", value, "must lie in [0, 1)")
+
+
+def require_types(prefix: str, config: object) -> None:
+    """Refuses a value that is not of its field's type; numbers must be finite too."""
+    for name, hint in get_type_hints(type(config)).items():
+        value = getattr(config, name)
+        require(_is_of(value, hint), f"{prefix}.{name}", value, f"must be {_in_words(hint)}")
+
+
+def _is_of(value: object, hint: Any) -> bool:
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return isinstance(value, str) and value in parts
+    if origin in (Union, UnionType):
+        return any(_is_of(value, part) for part in parts)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_is_of(item, parts[0]) for item in value)
+    if hint in (int, float):
+        kinds = (int,) if hint is int else (int, float)
+        return isinstance(value, kinds) and not isinstance(value, bool) and abs(value) < math.inf
+    return isinstance(value, hint)
+
+
+def _in_words(hint: Any) -> str:
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return f"one of {', '.join(parts)}"
+    if origin in (Union, UnionType):
+        return " or ".join(map(_in_words, parts))
+    if origin is tuple:
+        return f"a tuple, each item {_in_words(parts[0])}"
+    words = {int: "a whole number", float: "a finite number", bool: "True or False", str: "text"}
+    return words.get(hint, "None" if hint is NoneType else f"a {hint.__name__}")
 
 
 @dataclass(frozen=True)
@@ -74,13 +110,16 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name in ("conv_dim", "conv_kernel", "conv_stride"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        require_types("model", self)
         layers = {len(self.conv_dim), len(self.conv_kernel), len(self.conv_stride)}
         require(
-            len(layers) == 1 and 0 not in layers,
+            len(layers) == 1 and 1 <= max(layers) <= MAX_CONV_LAYERS,
             "model.conv_dim",
             self.conv_dim,
-            "conv_dim, conv_kernel and conv_stride need the same length, at least 1",
+            "conv_dim, conv_kernel and conv_stride need the same length, from 1 to "
+            f"{MAX_CONV_LAYERS}",
         )
         sizes = {
             "hidden_size": 16_384,
@@ -98,14 +137,14 @@ class ModelConfig:
         for name, limit in sizes.items():
             value = getattr(self, name)
             require(
-                type(value) is int and 1 <= value <= limit,
+                1 <= value <= limit,
                 f"model.{name}",
                 value,
                 f"must be a whole number from 1 to {limit}",
             )
         for name in ("conv_dim", "conv_kernel", "conv_stride"):
             require(
-                all(type(v) is int and 1 <= v <= 16_384 for v in getattr(self, name)),
+                all(1 <= v <= 16_384 for v in getattr(self, name)),
                 f"model.{name}",
                 getattr(self, name),
                 "needs whole numbers from 1 to 16384",
@@ -121,11 +160,6 @@ class ModelConfig:
                 getattr(self, name),
                 f"must be a multiple of model.{divisor}={getattr(self, divisor)}",
             )
-        for name in ("model_type", "hidden_act", "feat_extract_activation", "feat_extract_norm"):
-            allowed = {"model_type": ("wav2vec2",), "feat_extract_norm": ("group", "layer")}
-            choices = allowed.get(name, ("gelu",))
-            value = getattr(self, name)
-            require(value in choices, f"model.{name}", value, f"supported: {', '.join(choices)}")
         require_share(
             "model",
             self,
@@ -140,7 +174,13 @@ class ModelConfig:
         )
         for name in ("layer_norm_eps", "contrastive_logits_temperature"):
             value = getattr(self, name)
-            require(0 < value < math.inf, f"model.{name}", value, "must be positive")
+            require(value > 0, f"model.{name}", value, "must be positive")
+        require(
+            self.diversity_loss_weight >= 0,
+            "model.diversity_loss_weight",
+            self.diversity_loss_weight,
+            "must not be negative",
+        )
 
     @property
     def has_mask_embedding(self) -> bool:

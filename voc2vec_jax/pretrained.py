@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from voc2vec_jax.audio import SAMPLE_RATE, frames_from_samples, pad_batch
@@ -119,15 +120,19 @@ class PretrainedModel:
             output_hidden_states: Also return the layers + 1 hidden states.
 
         Raises:
-            ValueError: A wrong shape, or a length below the receptive field or beyond S.
+            ValueError: A wrong shape or type, or a length below the receptive field or beyond S.
         """
         if waveform.ndim != 2:
             raise ValueError(f"waveform has shape {waveform.shape}; give [B, S]")
+        if not jnp.issubdtype(waveform.dtype, jnp.floating):
+            raise ValueError(f"waveform is {waveform.dtype}; give float32 with full scale at ±1")
         batch, samples = waveform.shape
         sizes = np.full(batch, samples) if lengths is None else np.asarray(lengths)
         shortest = self.config.receptive_field_samples
         if sizes.shape != (batch,):
             raise ValueError(f"lengths has shape {sizes.shape}; give one per clip, ({batch},)")
+        if sizes.dtype.kind not in "iu":
+            raise ValueError(f"lengths are {sizes.dtype}; give whole numbers of samples")
         if batch == 0 or sizes.min() < shortest or sizes.max() > samples:
             raise ValueError(
                 f"lengths={sizes.tolist()}: each must lie between {shortest} samples, the receptive"
@@ -138,7 +143,8 @@ class PretrainedModel:
         out = self._forward(self.params, waveform, sizes.astype(np.int32), output_hidden_states)
         if self.padding == "masked":
             frames = frames_from_samples(samples, self.config.conv_kernel, self.config.conv_stride)
-            out = jax.tree.map(lambda x: x[:, :frames], out)
+            # Cut in NumPy: as JAX arrays, each new number of frames would compile its own slices.
+            out = jax.tree.map(lambda x: jax.device_put(np.asarray(x)[:, :frames]), out)
         return out
 
 
