@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from data_pipelines.plan import BatchPlan, PlannedBatch
-from data_pipelines.store import DataError
 from voc2vec_jax.audio import MIN_SAMPLES, SAMPLE_RATE
-from voc2vec_jax.config import ConfigError, DataConfig
+from voc2vec_jax.config import DataConfig
 
 # Short buckets make long clips, which are cut, cheap and common.
 SMALL = DataConfig(

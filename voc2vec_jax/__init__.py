@@ -7,11 +7,15 @@ waveform, lengths = model.preprocess([load_audio("laugh.wav")])
 frames = model(waveform, lengths).last_hidden_state  # [1, T, D], 50 frames a second
 """
 
-from voc2vec_jax.audio import AudioError, load_audio, normalize, pad_batch
-from voc2vec_jax.config import Config, ConfigError, ModelConfig
-from voc2vec_jax.hub import from_pretrained, save_pretrained
-from voc2vec_jax.models import Wav2Vec2ForPreTraining, Wav2Vec2Model
-from voc2vec_jax.pretrained import PretrainedModel
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from voc2vec_jax.audio import AudioError, load_audio, normalize, pad_batch
+    from voc2vec_jax.config import Config, ConfigError, ModelConfig
+    from voc2vec_jax.hub import from_pretrained, save_pretrained
+    from voc2vec_jax.models import Wav2Vec2ForPreTraining, Wav2Vec2Model
+    from voc2vec_jax.pretrained import PretrainedModel
 
 __version__ = "0.1.0"
 
@@ -29,3 +33,19 @@ __all__ = [
     "pad_batch",
     "save_pretrained",
 ]
+
+_MODULES = {
+    "audio": ("AudioError", "load_audio", "normalize", "pad_batch"),
+    "config": ("Config", "ConfigError", "ModelConfig"),
+    "hub": ("from_pretrained", "save_pretrained"),
+    "models": ("Wav2Vec2ForPreTraining", "Wav2Vec2Model"),
+    "pretrained": ("PretrainedModel",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use, so that `--help` and the data pipeline need not wait for JAX.
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

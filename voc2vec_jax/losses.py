@@ -99,13 +99,12 @@ class CodeUse:
     probability_perplexity_per_group: jax.Array  # [G]
 
 
-def code_use(quantized: Quantized, counted: jax.Array, epsilon: float = ENTROPY_EPSILON) -> CodeUse:
+def code_use(quantized: Quantized, counted: jax.Array) -> CodeUse:
     """Perplexity of the average code distribution (wav2vec 2.0, equation 4, exponentiated).
 
     Args:
         quantized: Codes and noise-free probabilities of every frame.
         counted: [B, T] bool, frames that enter the average.
-        epsilon: Added inside the logarithm.
     """
     weight = counted.astype(jnp.float32)
     frames = jnp.maximum(jnp.sum(weight), 1)
@@ -113,7 +112,7 @@ def code_use(quantized: Quantized, counted: jax.Array, epsilon: float = ENTROPY_
 
     def perplexity(probabilities: jax.Array) -> jax.Array:  # [B, T, G, V] -> [G]
         mean = jnp.einsum("bt,btgv->gv", weight, probabilities) / frames
-        entropy = -jnp.sum(mean * jnp.log(mean + epsilon), axis=-1)
+        entropy = -jnp.sum(mean * jnp.log(mean + ENTROPY_EPSILON), axis=-1)
         return jnp.exp(entropy)
 
     soft = perplexity(quantized.probabilities)

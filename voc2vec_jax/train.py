@@ -131,7 +131,12 @@ def train(arguments: Arguments) -> None:
             task.architecture,
             config.model,
             params,
-            preprocessor=pretrained.Preprocessor(config.data.normalize != "none", True),
+            preprocessor=pretrained.Preprocessor(
+                do_normalize=config.data.normalize != "none",
+                # With it, transformers normalises over a clip's own samples and leaves padding
+                # out of the transformer, which is nearest to how the model was trained.
+                return_attention_mask=config.data.normalize != "padded",
+            ),
         ),
         workdir / "export",
         facts=trainer.facts_of_run(config, data.store.directory.name),

@@ -1,0 +1,315 @@
+"""The loss terms against `transformers` and against plain formulas, for given draws."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from tests.conftest import ARCHITECTURES, TINY
+from tests.reference import clips, hf_model, tensors_of
+from voc2vec_jax import convert, losses
+from voc2vec_jax.config import Config, ModelConfig, ObjectiveConfig
+from voc2vec_jax.losses import code_use, contrastive_loss, diversity_loss, feature_penalty
+from voc2vec_jax.models import Wav2Vec2ForPreTraining
+from voc2vec_jax.models.parameters import Params, describe, merge
+from voc2vec_jax.models.quantizer import Quantized
+from voc2vec_jax.tasks import Draws, Metrics, Wav2Vec2Task
+
+NO_DROPOUT = dict.fromkeys(
+    (
+        "hidden_dropout",
+        "activation_dropout",
+        "attention_dropout",
+        "feat_proj_dropout",
+        "feat_quantizer_dropout",
+        "layerdrop",
+    ),
+    0.0,
+)
+
+
+def draws_for(task: Wav2Vec2Task, lengths: np.ndarray, samples: int, seed: int) -> Draws:
+    drawn = task.draw(jnp.asarray(lengths), samples, jax.random.key(seed))
+    return dataclasses.replace(drawn, model_key=None)
+
+
+def our_loss(
+    task: Wav2Vec2Task,
+    tensors: convert.Tensors,
+    batch: dict[str, np.ndarray],
+    draws: Draws,
+    temperature: float,
+) -> dict[str, float]:
+    """Loss terms summed as transformers sums them, and gradient norms by parameter."""
+    graphdef, expected = describe(Wav2Vec2ForPreTraining, task.config.model)
+    params, _ = convert.from_hf(tensors, expected)
+
+    @jax.jit
+    def run(params: Params) -> dict[str, jax.Array]:
+        model = merge(graphdef, params)
+        loss, count, metrics = task.loss_of_draws(model, batch, draws, temperature)
+        terms = {name: metrics[name].total for name in ("contrastive_loss", "diversity_loss")}
+        return {"loss": loss, "count": count, **terms}
+
+    return {name: float(value) for name, value in run(params).items()}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_loss_terms_equal_transformers(
+    tiny_config: ModelConfig, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(tiny_config, **NO_DROPOUT)
+    run = Config(model=config, objective=ObjectiveConfig(feature_penalty_weight=0.0))
+    task = Wav2Vec2Task(run)
+    reference = hf_model("Wav2Vec2ForPreTraining", config, seed).train()
+    # Equal lengths: transformers lets the group norm see padding, the task never does.
+    waveform, lengths = clips([9_000, 9_000, 9_000], seed)
+    draws = draws_for(task, lengths, 9_000, seed)
+    monkeypatch.setattr(losses, "ENTROPY_EPSILON", 0.0)
+    ours = our_loss(
+        task,
+        tensors_of(reference),
+        {"waveform": waveform, "lengths": lengths},
+        draws,
+        temperature=1.7,
+    )
+
+    def gumbel_softmax(logits: torch.Tensor, tau: float, hard: bool) -> torch.Tensor:
+        noise = torch.tensor(np.asarray(draws.gumbel)).reshape(logits.shape)
+        soft = torch.softmax((logits + noise) / tau, dim=-1)
+        chosen = functional.one_hot(soft.argmax(-1), soft.shape[-1]).to(soft.dtype)
+        return chosen - soft.detach() + soft
+
+    monkeypatch.setattr(functional, "gumbel_softmax", gumbel_softmax)
+    reference.quantizer.temperature = 1.7
+    batch, frames, _ = draws.negatives.shape
+    offsets = frames * np.arange(batch)[:, None, None]
+    with torch.no_grad():
+        theirs = reference(
+            torch.tensor(waveform),
+            mask_time_indices=torch.tensor(np.asarray(draws.span_mask)),
+            sampled_negative_indices=torch.tensor(np.asarray(draws.negatives) + offsets),
+        )
+    assert ours["count"] == np.asarray(draws.span_mask).sum()
+    assert ours["contrastive_loss"] == pytest.approx(float(theirs.contrastive_loss), rel=1e-5)
+    assert ours["diversity_loss"] == pytest.approx(float(theirs.diversity_loss), rel=1e-5)
+    assert ours["loss"] == pytest.approx(float(theirs.loss), rel=1e-5)
+
+
+def gathered_loss(
+    predictions: np.ndarray,
+    targets: np.ndarray,
+    codes: np.ndarray,
+    counted: np.ndarray,
+    negatives: np.ndarray,
+    temperature: float,
+) -> tuple[float, int]:
+    """Equation 3 by gathering every negative, in double precision; and how many are right."""
+    total, correct = 0.0, 0
+    for clip, frame in zip(*np.nonzero(counted), strict=True):
+        candidates = [frame, *negatives[clip, frame]]
+        c, y = predictions[clip, frame], targets[clip, candidates]
+        cosine = y @ c / np.linalg.norm(c) / np.linalg.norm(y, axis=-1)
+        logits = cosine / temperature
+        same = (codes[clip, candidates] == codes[clip, frame]).all(-1)
+        same[0] = False
+        logits[same] = -np.inf
+        total += np.log(np.exp(logits).sum()) - logits[0]
+        rest = logits[1:][~same[1:]]
+        correct += int(rest.size > 0 and logits[0] >= rest.max() and logits[0] > rest.min())
+    return total, correct
+
+
+@pytest.mark.parametrize("entries", [2, 50])
+def test_contrastive_loss_equals_the_gathered_formula(entries: int) -> None:
+    rng = np.random.default_rng(entries)
+    batch, frames, width, count = 3, 40, 6, 11
+    codes = rng.integers(0, entries, (batch, frames, 2))
+    books = rng.standard_normal((2, entries, width))
+    targets = books[0, codes[..., 0]] + books[1, codes[..., 1]]
+    predictions = rng.standard_normal((batch, frames, width)) + 0.5 * targets
+    counted = rng.random((batch, frames)) < 0.5
+    negatives = rng.integers(0, frames, (batch, frames, count))
+    ours = contrastive_loss(
+        jnp.asarray(predictions, jnp.float32),
+        jnp.asarray(targets, jnp.float32),
+        jnp.asarray(codes),
+        jnp.asarray(counted),
+        jnp.asarray(negatives),
+        0.1,
+    )
+    loss, correct = gathered_loss(predictions, targets, codes, counted, negatives, 0.1)
+    assert float(ours.loss) == pytest.approx(loss, rel=1e-5)
+    assert float(ours.frames) == counted.sum()
+    assert float(ours.correct) == correct
+    assert 0 < correct < counted.sum()
+
+
+def test_a_collapsed_codebook_costs_nothing_and_earns_nothing() -> None:
+    ones = jnp.ones((1, 4, 3))
+    out = contrastive_loss(
+        ones,
+        ones,
+        jnp.zeros((1, 4, 2), jnp.int32),
+        jnp.ones((1, 4), bool),
+        jnp.zeros((1, 4, 5), jnp.int32),
+        0.1,
+    )
+    assert float(out.loss) == 0.0
+    assert float(out.correct) == 0.0
+
+
+def quantized(probabilities: np.ndarray) -> Quantized:
+    codes = jnp.asarray(probabilities.argmax(-1), jnp.int32)
+    return Quantized(jnp.zeros((*codes.shape[:2], 1)), codes, jnp.asarray(probabilities))
+
+
+def test_perplexity_runs_from_one_entry_per_group_to_all() -> None:
+    groups, entries = 2, 5
+    counted = jnp.array([[True, True, True, True, True, False]])
+    one = np.zeros((1, 6, groups, entries), np.float32)
+    one[..., 2] = 1
+    use = code_use(quantized(one), counted)
+    assert float(use.probability_perplexity) == pytest.approx(groups, rel=1e-5)
+    assert float(diversity_loss(use, groups * entries)) == pytest.approx(0.8, rel=1e-5)
+    each = np.tile(np.eye(entries, dtype=np.float32)[None, :, None], (1, 1, groups, 1))
+    each = np.concatenate([each, one[:, :1]], axis=1)  # the last frame does not count
+    use = code_use(quantized(each), counted)
+    assert float(use.probability_perplexity) == pytest.approx(groups * entries, rel=1e-5)
+    assert float(use.code_perplexity) == pytest.approx(groups * entries, rel=1e-5)
+    assert float(diversity_loss(use, groups * entries)) == pytest.approx(0.0, abs=1e-5)
+
+
+def test_feature_penalty_ignores_padding() -> None:
+    features = np.random.default_rng(0).standard_normal((2, 6, 3)).astype(np.float32)
+    mask = np.arange(6) < np.array([6, 2])[:, None]
+    penalty = feature_penalty(jnp.asarray(features), jnp.asarray(mask))
+    expected = np.concatenate([features[0], features[1, :2]])
+    assert float(penalty) == pytest.approx((expected**2).mean(), rel=1e-5)
+
+
+def gradients(task: Wav2Vec2Task, batch: dict[str, np.ndarray], draws: Draws) -> Params:
+    graphdef, _ = describe(Wav2Vec2ForPreTraining, task.config.model)
+    tensors = tensors_of(hf_model("Wav2Vec2ForPreTraining", task.config.model))
+    params, _ = convert.from_hf(tensors, describe(Wav2Vec2ForPreTraining, task.config.model)[1])
+    return jax.jit(
+        jax.grad(lambda p: task.loss_of_draws(merge(graphdef, p), batch, draws, 2.0)[0])
+    )(params)
+
+
+def test_gradient_multiplier_scales_the_convolutions_only() -> None:
+    """All of their gradient, that of the penalty included, as in fairseq."""
+    config = ModelConfig(**{**TINY, **ARCHITECTURES["base"], **NO_DROPOUT})
+    waveform, lengths = clips([9_000, 6_000])
+    batch = {"waveform": waveform, "lengths": lengths}
+    by_factor = {}
+    for factor in (0.1, 1.0):
+        objective = ObjectiveConfig(feature_grad_mult=factor, feature_penalty_weight=10.0)
+        task = Wav2Vec2Task(Config(model=config, objective=objective))
+        by_factor[factor] = gradients(task, batch, draws_for(task, lengths, 9_000, 0))
+    for path, whole in by_factor[1.0].items():
+        share = 0.1 if path.startswith("wav2vec2.feature_extractor") else 1.0
+        scale = float(jnp.abs(whole).max())
+        np.testing.assert_allclose(
+            by_factor[0.1][path], share * whole, atol=1e-5 * scale * share, rtol=1e-4
+        )
+
+
+def test_no_gradient_is_missing(tiny_config: ModelConfig) -> None:
+    """Every parameter takes part, but for key biases, which softmax cancels."""
+    config = dataclasses.replace(tiny_config, **NO_DROPOUT)
+    task = Wav2Vec2Task(Config(model=config))
+    waveform, lengths = clips([9_000, 6_000])
+    batch = {"waveform": waveform, "lengths": lengths}
+    found = gradients(task, batch, draws_for(task, lengths, 9_000, 0))
+    total = math.sqrt(sum(float(jnp.sum(g**2)) for g in found.values()))
+    for path, gradient in found.items():
+        norm = float(jnp.linalg.norm(gradient))
+        if path.endswith("k_proj.bias"):
+            assert norm <= 1e-6 * total, path
+        else:
+            assert norm > 1e-7 * total, path
+
+
+def fresh_loss(
+    task: Wav2Vec2Task, waveform: np.ndarray, lengths: np.ndarray
+) -> tuple[jax.Array, jax.Array, Metrics]:
+    """The first loss of a fresh model."""
+    batch = {"waveform": jnp.asarray(waveform), "lengths": jnp.asarray(lengths)}
+    return jax.jit(
+        lambda: task.loss(task.init(jax.random.key(0)), batch, jax.random.key(1), jnp.asarray(0))
+    )()
+
+
+@pytest.mark.parametrize("lengths", [[400, 719], [400, 720, 1_500, 3_280]])
+def test_the_shortest_clips_never_crash(tiny_config: ModelConfig, lengths: list[int]) -> None:
+    task = Wav2Vec2Task(Config(model=tiny_config))
+    waveform, sizes = clips(lengths)
+    loss, count, _ = fresh_loss(task, waveform, sizes)
+    assert math.isfinite(float(loss))
+    hidden = task.draw(jnp.asarray(sizes), max(lengths), jax.random.key(1)).span_mask
+    per_clip = np.asarray(hidden).sum(1)
+    assert float(count) == per_clip[per_clip >= 2].sum()
+    # Clips of one or two frames count nothing, so their loss is nothing.
+    if max(lengths) < 1_040:
+        assert float(loss) == float(count) == 0.0
+
+
+def test_padding_does_not_change_the_loss(tiny_config: ModelConfig) -> None:
+    config = dataclasses.replace(tiny_config, **NO_DROPOUT)
+    task = Wav2Vec2Task(Config(model=config))
+    tensors = tensors_of(hf_model("Wav2Vec2ForPreTraining", config))
+    waveform, lengths = clips([9_000, 6_000])
+    long = np.pad(waveform, ((0, 0), (0, 9_000)))
+    draws = draws_for(task, lengths, 18_000, 0)
+    short = dataclasses.replace(
+        draws,
+        span_mask=draws.span_mask[:, :27],
+        negatives=draws.negatives[:, :27],
+        gumbel=draws.gumbel[:, :27],
+    )
+    tight = our_loss(task, tensors, {"waveform": waveform, "lengths": lengths}, short, 2.0)
+    loose = our_loss(task, tensors, {"waveform": long, "lengths": lengths}, draws, 2.0)
+    assert tight == pytest.approx(loose, rel=1e-5)
+
+
+def test_temperature_follows_the_updates() -> None:
+    task = Wav2Vec2Task(Config())
+    assert float(task.temperature(jnp.asarray(0))) == 2.0
+    assert float(task.temperature(jnp.asarray(100_000))) == pytest.approx(
+        2 * 0.999995**100_000, rel=1e-5
+    )
+    # RECIPE: the floor is reached at about update 277,258.
+    assert float(task.temperature(jnp.asarray(277_200))) > 0.5
+    assert float(task.temperature(jnp.asarray(277_300))) == 0.5
+
+
+def test_draws_follow_the_key_and_nothing_else(tiny_config: ModelConfig) -> None:
+    task = Wav2Vec2Task(Config(model=tiny_config))
+    lengths = jnp.array([9_000, 5_000])
+    one, again, other = (task.draw(lengths, 9_000, jax.random.key(k)) for k in (1, 1, 2))
+    for name in ("span_mask", "negatives", "gumbel"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(again, name))
+        assert (np.asarray(getattr(one, name)) != np.asarray(getattr(other, name))).any()
+
+
+def test_initial_loss_is_chance_for_full_size_heads() -> None:
+    """ln(K + 1) nats, the sanity check that the papers' code bases print first."""
+    config = ModelConfig(
+        hidden_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=64,
+        num_conv_pos_embedding_groups=4,
+        conv_dim=(32,) * 7,
+    )
+    task = Wav2Vec2Task(Config(model=config))
+    waveform, lengths = clips([64_000, 64_000])
+    _, _, metrics = fresh_loss(task, waveform, lengths)
+    contrastive = metrics["contrastive_loss"]
+    assert float(contrastive.total / contrastive.count) == pytest.approx(math.log(101), rel=0.1)

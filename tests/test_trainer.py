@@ -1,0 +1,251 @@
+"""The loop: exact resume, starting points, meshes, and what it refuses."""
+
+import dataclasses
+import json
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests.reference import clips
+from voc2vec_jax import sharding
+from voc2vec_jax.checkpoint import CheckpointMismatchError, Checkpoints, with_shardings
+from voc2vec_jax.config import (
+    Config,
+    ConfigError,
+    MeshConfig,
+    ModelConfig,
+    OptimConfig,
+    TrainConfig,
+)
+from voc2vec_jax.metrics import MetricsFile, Window, read_metrics
+from voc2vec_jax.tasks import Wav2Vec2Task
+from voc2vec_jax.trainer import PreemptedError, TrainingDivergedError, fit
+from voc2vec_jax.update import Training
+
+MODEL = ModelConfig(
+    hidden_size=16,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=16,
+    conv_dim=(8,) * 7,
+    num_conv_pos_embeddings=4,
+    num_conv_pos_embedding_groups=2,
+    num_codevectors_per_group=4,
+    codevector_dim=8,
+    proj_codevector_dim=8,
+    num_negatives=5,
+)
+CONFIG = Config(
+    model=MODEL,
+    optim=OptimConfig(learning_rate=3e-3, warmup_steps=2),
+    train=TrainConfig(num_steps=9, log_every_steps=2, checkpoint_every_steps=4),
+)
+
+
+class Clips:
+    """Training data made of noise, that fails or stops the process where it is told to."""
+
+    batches_per_epoch = 4
+
+    def __init__(self, fingerprint: str = "noise"):
+        self.fingerprint = fingerprint
+        self.fail_at = self.terminate_at = self.poison_at = -1
+
+    def batches(self, start_step: int, stop_step: int) -> Iterator[dict[str, np.ndarray]]:
+        for step in range(start_step, stop_step):
+            if step == self.fail_at:
+                raise OSError("the disk went away")
+            if step == self.terminate_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            waveform, lengths = clips([3_000 + 400 * (step % 3), 2_500, 1_000, 700], seed=step)
+            waveform = np.pad(waveform, ((0, 0), (0, 4_000 - waveform.shape[1])))
+            if step == self.poison_at:
+                waveform[1, 7] = np.nan
+            yield {"waveform": waveform, "lengths": lengths}
+
+
+def run(workdir: Path, data: Clips, config: Config = CONFIG) -> dict[str, bytes]:
+    workdir.mkdir(exist_ok=True)
+    params = fit(config, Wav2Vec2Task(config), data, workdir)
+    return {path: np.asarray(value).tobytes() for path, value in params.items()}
+
+
+def figures(workdir: Path) -> list[dict[str, object]]:
+    """What was logged, without what depends on the clock."""
+    return [
+        {name: value for name, value in entry.items() if not name.startswith("time_")}
+        for entry in read_metrics(workdir / "metrics.jsonl")
+    ]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], Path]:
+    workdir = tmp_path_factory.mktemp("undisturbed")
+    return run(workdir, Clips()), workdir
+
+
+def test_every_logged_step_stands_once_with_its_loss(
+    undisturbed: tuple[dict[str, bytes], Path],
+) -> None:
+    entries = figures(undisturbed[1])
+    assert [entry["step"] for entry in entries] == [2, 4, 6, 8, 9]
+    assert all(isinstance(entry["loss"], float) for entry in entries)
+    assert entries[-1]["epoch"] == 9 / 4
+
+
+@pytest.mark.parametrize("way", ["failure", "signal"])
+def test_a_resumed_run_ends_identical(
+    undisturbed: tuple[dict[str, bytes], Path], tmp_path: Path, way: str
+) -> None:
+    data = Clips()
+    if way == "failure":
+        data.fail_at = 7  # the newest checkpoint is that of step 4, line 6 is logged beyond it
+        with pytest.raises(OSError, match="disk"):
+            run(tmp_path, data)
+    else:
+        data.terminate_at = 6  # seen after that update: saved at 7, in the middle of a log window
+        with pytest.raises(PreemptedError, match="SIGTERM at step 7"):
+            run(tmp_path, data)
+    params = run(tmp_path, Clips())
+    assert params == undisturbed[0]
+    assert figures(tmp_path) == figures(undisturbed[1])
+    events = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    resumed = [entry for entry in events if entry.get("event") == "resume"]
+    assert resumed == [{"event": "resume", "step": 4 if way == "failure" else 7}]
+
+
+def test_a_finished_run_is_left_alone(
+    undisturbed: tuple[dict[str, bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, workdir = undisturbed
+    before = figures(workdir)
+    monkeypatch.setattr(Training, "initial_state", None)
+    assert run(workdir, Clips()) == params
+    assert figures(workdir) == before
+
+
+def test_another_seed_gives_another_model(
+    undisturbed: tuple[dict[str, bytes], Path], tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, seed=1))
+    assert run(tmp_path, Clips(), config) != undisturbed[0]
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
+    data = Clips()
+    data.poison_at = 5
+    with pytest.raises(TrainingDivergedError, match=r"update 5 \(last checkpoint: step 4\)"):
+        run(tmp_path, data)
+    assert [entry["step"] for entry in figures(tmp_path)] == [2, 4]
+    with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
+        assert checkpoints.latest_step() == 4
+
+
+def test_another_architecture_is_refused(undisturbed: tuple[dict[str, bytes], Path]) -> None:
+    model = dataclasses.replace(MODEL, do_stable_layer_norm=True)
+    with pytest.raises(CheckpointMismatchError, match=r"model\.do_stable_layer_norm: False then"):
+        run(undisturbed[1], Clips(), dataclasses.replace(CONFIG, model=model))
+
+
+def test_other_data_are_refused(undisturbed: tuple[dict[str, bytes], Path]) -> None:
+    with pytest.raises(CheckpointMismatchError, match="other data"):
+        run(undisturbed[1], Clips("other noise"))
+
+
+def test_starting_points_in_order(
+    undisturbed: tuple[dict[str, bytes], Path], tmp_path: Path
+) -> None:
+    """Workdir, then --resume, then given parameters, then scratch."""
+    config = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, num_steps=4))
+    task = Wav2Vec2Task(config)
+    asked = []
+
+    def given() -> Mapping[str, np.ndarray]:
+        asked.append(1)
+        return {"project_q.bias": np.full(8, 7.0, np.float32)}
+
+    workdir = tmp_path / "a"
+    workdir.mkdir()
+    params = fit(config, task, Clips(), workdir, given)
+    assert asked == [1]
+    assert float(params["project_q.bias"].mean()) == pytest.approx(7.0, abs=0.1)
+
+    fit(config, task, Clips(), workdir, given, resume=undisturbed[1])
+    assert asked == [1], "the workdir's own checkpoint comes first"
+
+    other = tmp_path / "b"
+    other.mkdir()
+    resumed = fit(CONFIG, task, Clips(), other, given, resume=undisturbed[1])
+    assert asked == [1], "a checkpoint to resume from comes before given parameters"
+    assert {k: np.asarray(v).tobytes() for k, v in resumed.items()} == undisturbed[0]
+
+    with pytest.raises(CheckpointMismatchError, match="holds no checkpoint"):
+        fit(config, task, Clips(), other / "c", resume=tmp_path)
+
+
+def losses_on(mesh_config: MeshConfig, devices: int, steps: int) -> list[float]:
+    # Without the hard choice of codes a difference in the last bit stays one.
+    config = dataclasses.replace(CONFIG, mesh=mesh_config)
+    mesh = sharding.build_mesh(mesh_config, jax.devices()[:devices])
+    training = Training(config, Wav2Vec2Task(config), mesh)
+    state, losses = training.initial_state(), []
+    for batch in Clips().batches(0, steps):
+        state, metrics = training.step(state, sharding.place_batch(batch, mesh))
+        losses.append(float(metrics["loss"].total) / float(metrics["loss"].count))
+    return losses
+
+
+def test_losses_do_not_depend_on_the_mesh() -> None:
+    one = losses_on(MeshConfig(), 1, steps=6)
+    assert losses_on(MeshConfig(data=2, fsdp=2), 4, steps=6) == pytest.approx(one, rel=1e-5)
+
+
+def test_a_checkpoint_moves_to_another_mesh(
+    undisturbed: tuple[dict[str, bytes], Path],
+) -> None:
+    task = Wav2Vec2Task(CONFIG)
+    mesh = sharding.build_mesh(MeshConfig(data=1, fsdp=2), jax.devices()[:2])
+    training = Training(CONFIG, task, mesh)
+    with Checkpoints(undisturbed[1] / "checkpoints", keep=9) as checkpoints:
+        state = checkpoints.restore(9, with_shardings(training.abstract_state, training.shardings))
+    kernel = state["params"]["wav2vec2.encoder.layers.0.attention.q_proj.kernel"]
+    assert kernel.sharding.num_devices == 2
+    assert not kernel.sharding.is_fully_replicated
+    restored = {path: np.asarray(value).tobytes() for path, value in state["params"].items()}
+    assert restored == undisturbed[0]
+
+
+def test_meshes_and_batches_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(ConfigError, match="4 devices"):
+        sharding.build_mesh(MeshConfig(data=3))
+    mesh = sharding.build_mesh(MeshConfig())
+    with pytest.raises(ConfigError, match="6 clips does not divide over data × fsdp = 4"):
+        sharding.check_batch(6, mesh)
+
+
+def test_window_means_are_sums_over_counts() -> None:
+    window = Window()
+    window.add({"loss": (6.0, 2.0), "never": (0.0, 0.0)})
+    again = Window(json.loads(json.dumps(window.sums)))
+    again.add({"loss": (1.0, 8.0)})
+    assert again.take() == {"loss": 0.7, "never": None}
+    assert again.take() == {}
+
+
+def test_metrics_beyond_the_restored_step_are_cut(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 2}\n{"event": "resume", "step": 3}\n{"step": 4}\n{"step": 6}\n{"st')
+    MetricsFile(path, resumed_at=4).close()
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"step": 2},
+        {"event": "resume", "step": 3},
+        {"step": 4},
+        {"event": "resume", "step": 4},
+    ]
+    MetricsFile(path, resumed_at=None).close()
+    assert path.read_text() == ""
