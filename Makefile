@@ -21,7 +21,7 @@ $(VENV)/installed-for-tests: $(VENV)/installed
 	touch $@
 
 demo: $(VENV)/installed ## Pre-train a tiny model on the embedded corpus and export it.
-	$(RUN) -m voc2vec_jax.train --config configs/tiny.py --workdir runs/demo
+	$(RUN) -m voc2vec_jax.train --config configs/tiny.py --workdir runs/demo --train.num-steps 200
 	$(RUN) -m tools.plot_metrics runs/demo --table
 
 test: lint types ## Run everything that CI runs.
