@@ -490,7 +490,7 @@ BAD_FILES: dict[str, tuple[str, bytes | None, type[ValueError], str]] = {
         CheckpointError,
         "supported: ",
     ),
-    "no tensors": ("model.safetensors", None, CheckpointError, "not found; only"),
+    "no tensors": ("model.safetensors", None, CheckpointError, "not found, nor pytorch_model.bin"),
     "garbage": ("model.safetensors", bytes(range(256)) * 9, CheckpointError, "not a whole"),
     "text": ("model.safetensors", b"version https://git-lfs", CheckpointError, "not a whole"),
     "huge header": (
@@ -528,7 +528,7 @@ BAD_FILES: dict[str, tuple[str, bytes | None, type[ValueError], str]] = {
         "model.safetensors",
         safetensors_bytes({}),
         CheckpointError,
-        "num_hidden_layers=1, but model.safetensors holds 0",
+        "num_hidden_layers=1, but its weights are 0 tensors",
     ),
     "other rate": (
         "preprocessor_config.json",
@@ -698,13 +698,13 @@ def test_a_hub_id_is_downloaded_without_other_formats(
     save_pretrained(make_model(), tmp_path)
     asked = []
 
-    def download(repository: str, *, allow_patterns: list[str]) -> str:
+    def download(repository: str, *, revision: None, allow_patterns: list[str]) -> str:
         asked.append((repository, allow_patterns))
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert from_pretrained(source).config == SMALL
-    assert asked == [("org/name", ["*.json", "*.safetensors"])]
+    assert asked == [("org/name", ["*.json", "model.safetensors"])]
 
 
 def test_a_folder_wins_over_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

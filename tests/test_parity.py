@@ -129,7 +129,7 @@ def test_masked_equals_hf_without_padding(tiny_config: ModelConfig) -> None:
 
 @pytest.mark.slow
 def test_how_far_padding_moves_a_base_model_in_transformers() -> None:
-    """RECIPE's finding: padding a 2 s clip to 7 s moves pooled features by .3 with, 1.0 without."""
+    """A 2 s clip padded to 7 s: pooled features move by .12 with a mask and .87 without, here."""
     reference = hf_model("Wav2Vec2Model", BASE)
     waveform, sizes = clips([32_000])
     long = np.pad(waveform, ((0, 0), (0, 80_000)))

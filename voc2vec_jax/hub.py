@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from voc2vec_jax import convert, model_card
 from voc2vec_jax.audio import SAMPLE_RATE
@@ -17,6 +16,7 @@ from voc2vec_jax.models import Wav2Vec2ForPreTraining, Wav2Vec2Model
 from voc2vec_jax.models.parameters import describe
 from voc2vec_jax.models.wav2vec2 import Padding
 from voc2vec_jax.pretrained import Architecture, Preprocessor, PretrainedModel
+from voc2vec_jax.tensor_files import SAFETENSORS, TORCH_BIN, CheckpointError, read_tensors
 
 ARCHITECTURES: dict[str, Architecture] = {
     "Wav2Vec2Model": Wav2Vec2Model,
@@ -40,13 +40,10 @@ FUNCTION_FIELDS = (
 """What decides the encoder's function; dropouts and heads may differ when training goes on."""
 
 
-class CheckpointError(ValueError):
-    """A folder that is not a usable checkpoint. The message names the file and the fix."""
-
-
 def from_pretrained(
     source: str | os.PathLike[str],
     *,
+    revision: str | None = None,
     architecture: Architecture | None = None,
     padding: Padding = "hf",
     attention_mask: bool | None = None,
@@ -54,8 +51,10 @@ def from_pretrained(
     """Loads a Hugging Face checkpoint.
 
     Args:
-        source: A folder with `config.json` and `model.safetensors`, or a hub id (`org/name`, with
-            or without `hf:` before it), which is downloaded.
+        source: A folder with `config.json` and `model.safetensors` (or `pytorch_model.bin`, which
+            needs PyTorch), or a hub id (`org/name`, with or without `hf:` before it), which is
+            downloaded.
+        revision: Branch, tag or commit of the hub repository.
         architecture: Load this class instead of the one that `config.json` names:
             `Wav2Vec2Model` drops whatever head the checkpoint has.
         padding: See `Wav2Vec2Model`.
@@ -68,7 +67,7 @@ def from_pretrained(
         ConfigError: A `config.json` that describes no supported model.
         ConversionError: Tensors that do not fit it, all of them listed.
     """
-    folder = resolve(source)
+    folder = resolve(source, revision)
     config, fields = _read_config(folder)
     drop_heads = architecture is not None
     if architecture is None:
@@ -154,8 +153,12 @@ def save_pretrained(
     os.replace(unfinished, folder / "model.safetensors")
 
 
-def resolve(source: str | os.PathLike[str]) -> Path:
+def resolve(source: str | os.PathLike[str], revision: str | None = None) -> Path:
     """The local folder of a checkpoint; a hub id is downloaded into the hub's cache.
+
+    Args:
+        source: A folder, or a hub id.
+        revision: Branch, tag or commit of the hub repository.
 
     Raises:
         CheckpointError: Neither a folder nor a reachable hub id.
@@ -172,38 +175,18 @@ def resolve(source: str | os.PathLike[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repository, allow_patterns=["*.json", "*.safetensors"]))
+        folder = Path(
+            snapshot_download(repository, revision=revision, allow_patterns=["*.json", SAFETENSORS])
+        )
+        if not (folder / SAFETENSORS).exists():
+            snapshot_download(repository, revision=revision, allow_patterns=[TORCH_BIN])
+        return folder
     except Exception as error:  # its HTTP library, and that one's errors, change between releases
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise CheckpointError(
             f"{text}: no such folder, and the Hugging Face hub did not give it ({reason}); give a "
             "folder, or check the id and the connection"
         ) from None
-
-
-def read_tensors(folder: Path) -> convert.Tensors:
-    """All tensors of a folder's `model.safetensors`.
-
-    Raises:
-        CheckpointError: No such file, or a damaged one.
-    """
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        raise CheckpointError(
-            f"{path}: not found; only checkpoints in one safetensors file are read: save this one "
-            "so with transformers"
-        )
-    try:
-        tensors: convert.Tensors = load_file(path)
-    except (SafetensorError, ValueError, TypeError, OSError) as error:
-        raise CheckpointError(
-            f"{path}: not a whole safetensors file ({error}); copy or download it again"
-        ) from None
-    except AttributeError as error:  # 8-bit and smaller floats have no NumPy type
-        raise CheckpointError(
-            f"{path}: holds a type that NumPy lacks ({error}); save it as float32"
-        ) from None
-    return tensors
 
 
 def _read_params(
@@ -219,7 +202,7 @@ def _read_params(
     if config.num_hidden_layers > len(tensors):
         raise CheckpointError(
             f"{folder}: config.json has num_hidden_layers={config.num_hidden_layers}, but "
-            f"model.safetensors holds {len(tensors)} tensors; put back the files that belong "
+            f"its weights are {len(tensors)} tensors; put back the files that belong "
             "together"
         )
     _, expected = describe(architecture, config)

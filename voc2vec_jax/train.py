@@ -161,7 +161,7 @@ def _exit_code(error: Exception) -> int | None:
     from voc2vec_jax.audio import AudioError
     from voc2vec_jax.checkpoint import CheckpointMismatchError
     from voc2vec_jax.convert import ConversionError
-    from voc2vec_jax.hub import CheckpointError
+    from voc2vec_jax.tensor_files import CheckpointError
     from voc2vec_jax.trainer import PreemptedError, TrainingDivergedError
 
     codes: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
