@@ -40,9 +40,9 @@ def get_config() -> Config:
             layerdrop=0.0,
         ),
         data=DataConfig(
-            max_seconds=6.0,
-            bucket_seconds=(1.5, 3.0, 6.0),
-            batch_seconds=48.0,
+            max_seconds=4.0,
+            bucket_seconds=(1.0, 2.0, 3.0, 4.0),
+            batch_seconds=32.0,
             batch_multiple=8,
         ),
         mask=MaskConfig(prob=0.65, length=10),
