@@ -202,8 +202,8 @@ def _read_params(
     if config.num_hidden_layers > len(tensors):
         raise CheckpointError(
             f"{folder}: config.json has num_hidden_layers={config.num_hidden_layers}, but "
-            f"its weights are {len(tensors)} tensors; put back the files that belong "
-            "together"
+            f"the file of weights ({SAFETENSORS} or {TORCH_BIN}) holds {len(tensors)} tensors; put "
+            "back the files that belong together"
         )
     _, expected = describe(architecture, config)
     try:
