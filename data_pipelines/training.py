@@ -41,7 +41,13 @@ class TrainingCorpus:
 
     def summary(self) -> str:
         """What is in the corpus, where it lies, and what an epoch hears of it."""
-        return f"corpus={self.store.directory}\n{self.plan.summary()}"
+        path = self.store.directory / "report.json"
+        report = json.loads(path.read_text(encoding="utf-8"))
+        return (
+            f"corpus={self.store.directory} unreadable_files={len(report['dropped'])}"
+            f" ignored_files={report['ignored_files']} (see {path.name})\n"
+            f"{self.plan.summary()}"
+        )
 
 
 def open_training_corpus(data: DataConfig, seed: int) -> TrainingCorpus:

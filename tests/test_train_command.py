@@ -229,7 +229,9 @@ def test_another_architecture_in_the_workdir_is_refused(
     place: Path, undisturbed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(path.stat().st_mtime_ns for path in undisturbed.rglob("*.safetensors"))
+    config = (undisturbed / "config.json").read_text()
     assert main(command(place, undisturbed, "--model.do-stable-layer-norm")) == WRONG_USAGE
+    assert (undisturbed / "config.json").read_text() == config
     assert "model.do_stable_layer_norm: False then, True now" in capsys.readouterr().err
     assert sorted(path.stat().st_mtime_ns for path in undisturbed.rglob("*.safetensors")) == before
 

@@ -186,6 +186,7 @@ def test_starting_points_in_order(
 
     with pytest.raises(CheckpointMismatchError, match="holds no checkpoint"):
         fit(config, task, Clips(), other / "c", resume=tmp_path)
+    assert not (tmp_path / "checkpoints").exists(), "looking for a checkpoint makes nothing"
 
 
 def losses_on(mesh_config: MeshConfig, devices: int, steps: int) -> list[float]:

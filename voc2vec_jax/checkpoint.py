@@ -24,15 +24,19 @@ class Checkpoints:
 
     Args:
         directory: Made if missing.
-        keep: How many of the newest to keep.
+        keep: How many of the newest to keep; None only reads, and touches nothing.
     """
 
-    def __init__(self, directory: Path, keep: int):
+    def __init__(self, directory: Path, keep: int | None):
         logging.getLogger("absl").setLevel(logging.WARNING)
+        reads_only = keep is None
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, cleanup_tmp_directories=True, create=True
+                max_to_keep=keep,
+                cleanup_tmp_directories=not reads_only,
+                create=not reads_only,
+                read_only=reads_only,
             ),
             item_names=("state", "meta"),
         )

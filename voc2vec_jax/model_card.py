@@ -1,8 +1,9 @@
 """The README.md of an exported checkpoint."""
 
+import dataclasses
 from collections.abc import Mapping
 
-from voc2vec_jax.config import ModelConfig
+from voc2vec_jax.config import Config, ModelConfig
 
 CARD = """\
 ---
@@ -69,3 +70,16 @@ def render(architecture: str, config: ModelConfig, facts: Mapping[str, str] | No
         facts=table,
         padding=GROUP_NORM if config.feat_extract_norm == "group" else LAYER_NORM,
     )
+
+
+def facts_of_run(config: Config, corpus: str) -> dict[str, str]:
+    """Rows for the model card of an export."""
+    return {
+        "task": config.task,
+        "training data": corpus,
+        "updates": str(config.train.num_steps),
+        "padded audio per update": f"{config.data.batch_seconds} s at most",
+        "peak learning rate": str(config.optim.learning_rate),
+        "masking": ", ".join(f"{k} {v}" for k, v in dataclasses.asdict(config.mask).items()),
+        "seed": str(config.train.seed),
+    }

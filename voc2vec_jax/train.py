@@ -103,7 +103,8 @@ def train(arguments: Arguments) -> None:
     """Does what the command line asks for; see `trainer.fit` for what it raises."""
     # Imported here, so that --help and a wrong flag answer at once.
     from data_pipelines.training import open_training_corpus
-    from voc2vec_jax import hub, plots, pretrained, trainer
+    from voc2vec_jax import hub, model_card, plots, pretrained, trainer
+    from voc2vec_jax.dry_run import dry_run, peak_memory_mib
     from voc2vec_jax.metrics import read_metrics
     from voc2vec_jax.tasks import build_task
 
@@ -120,10 +121,9 @@ def train(arguments: Arguments) -> None:
 
     start = initial_params if arguments.init_from else None
     if arguments.dry_run:
-        _say(json.dumps(trainer.dry_run(config, task, data, start), indent=2))
+        _say(json.dumps(dry_run(config, task, data, start), indent=2))
         return
     workdir.mkdir(parents=True, exist_ok=True)
-    _write_config(workdir / "config.json", config)
     params = trainer.fit(config, task, data, workdir, start, arguments.resume)
     plots.plot_metrics(read_metrics(workdir / "metrics.jsonl"), workdir / "curves.png")
     hub.save_pretrained(
@@ -139,16 +139,12 @@ def train(arguments: Arguments) -> None:
             ),
         ),
         workdir / "export",
-        facts=trainer.facts_of_run(config, data.store.directory.name),
+        facts=model_card.facts_of_run(config, data.store.directory.name),
     )
     _say(
         f"done: {workdir / 'export'} (Hugging Face folder), {workdir / 'curves.png'}, "
-        f"{workdir / 'metrics.jsonl'}; peak memory {trainer.peak_memory_mib()} MiB"
+        f"{workdir / 'metrics.jsonl'}; peak memory {peak_memory_mib()} MiB"
     )
-
-
-def _write_config(path: Path, config: Config) -> None:
-    path.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
 
 
 def _say(text: str) -> None:

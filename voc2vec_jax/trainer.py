@@ -1,7 +1,6 @@
 """The one loop: start somewhere, update, log, save, export. Tasks differ only in their loss."""
 
-import dataclasses
-import resource
+import json
 import signal
 import sys
 import time
@@ -66,7 +65,7 @@ def fit(
         config: The run.
         task: Its objective.
         data: Its batches.
-        workdir: Gets `metrics.jsonl` and `checkpoints/`.
+        workdir: Gets `config.json`, `metrics.jsonl` and `checkpoints/`.
         initial_params: Called for parameters by path, only if the run starts afresh.
         resume: Another run's working directory.
 
@@ -81,6 +80,9 @@ def fit(
     training = Training(config, task, sharding.build_mesh(config.mesh))
     with Checkpoints(workdir / "checkpoints", config.train.keep_checkpoints) as checkpoints:
         state, window, resumed_at = _start(training, data, checkpoints, initial_params, resume)
+        # Only now is it certain that this configuration belongs to this working directory.
+        text = json.dumps(config.to_dict(), indent=2) + "\n"
+        (workdir / "config.json").write_text(text, encoding="utf-8")
         run = _Run(training, data, checkpoints, workdir, state, window, resumed_at)
         try:
             return run.to_the_end()
@@ -99,12 +101,20 @@ def _start(
     if step is not None:
         return *_restore(training, data, checkpoints, step), step
     if resume is not None:
-        with Checkpoints(resume / "checkpoints", keep=sys.maxsize) as other:
-            step = other.latest_step()
-            if step is None:
-                raise CheckpointMismatchError(f"{resume}: holds no checkpoint to resume from")
-            return *_restore(training, data, other, step), step
+        return _resume_other(training, data, resume)
     return training.initial_state(initial_params() if initial_params else None), Window(), None
+
+
+def _resume_other(
+    training: Training, data: TrainingData, workdir: Path
+) -> tuple[State, Window, int]:
+    directory = workdir / "checkpoints"
+    if directory.is_dir():
+        with Checkpoints(directory, keep=None) as checkpoints:
+            step = checkpoints.latest_step()
+            if step is not None:
+                return *_restore(training, data, checkpoints, step), step
+    raise CheckpointMismatchError(f"{workdir}: holds no checkpoint to resume from")
 
 
 def _restore(
@@ -249,51 +259,3 @@ class _Run:
         }
         self.checkpoints.save(self.done, self.state, meta)
         self.saved = self.done
-
-
-def dry_run(
-    config: Config,
-    task: Task,
-    data: TrainingData,
-    initial_params: Callable[[], Mapping[str, np.ndarray]] | None = None,
-) -> dict[str, Any]:
-    """Builds everything and does the first update, writing nothing.
-
-    Returns:
-        Number of parameters, devices, shapes and first loss, compile seconds and peak memory (MiB).
-    """
-    training = Training(config, task, sharding.build_mesh(config.mesh))
-    state = training.initial_state(initial_params() if initial_params else None)
-    parameters = sum(value.size for value in state["params"].values())
-    batch = next(data.batches(0, 1))
-    sharding.check_batch(len(batch["waveform"]), training.mesh)
-    started = time.monotonic()
-    _, metrics = training.step(state, sharding.place_batch(batch, training.mesh))
-    loss = jax.device_get(metrics["loss"])
-    return {
-        "parameters": parameters,
-        "mesh": dict(training.mesh.shape),
-        "batch": {name: list(value.shape) for name, value in batch.items()},
-        "first_loss": float(loss.total / max(loss.count, 1)),
-        "compile_and_step_seconds": round(time.monotonic() - started, 1),
-        "peak_memory_mib": peak_memory_mib(),
-    }
-
-
-def peak_memory_mib() -> int:
-    """Largest resident size of this process so far."""
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kilobytes // (1024 * 1024 if sys.platform == "darwin" else 1024)
-
-
-def facts_of_run(config: Config, corpus: str) -> dict[str, str]:
-    """Rows for the model card of an export."""
-    return {
-        "task": config.task,
-        "training data": corpus,
-        "updates": str(config.train.num_steps),
-        "padded audio per update": f"{config.data.batch_seconds} s at most",
-        "peak learning rate": str(config.optim.learning_rate),
-        "masking": ", ".join(f"{k} {v}" for k, v in dataclasses.asdict(config.mask).items()),
-        "seed": str(config.train.seed),
-    }
