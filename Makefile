@@ -20,7 +20,7 @@ $(VENV)/installed-for-tests: $(VENV)/installed
 	$(PIP) --editable '.[test,dev]'
 	touch $@
 
-# Large pages: on a Linux CPU, half to a third of an update is otherwise spent on page faults.
+# Large pages: on a Linux CPU, up to half of an update otherwise goes into page faults.
 demo: export GLIBC_TUNABLES = glibc.malloc.hugetlb=1
 demo: $(VENV)/installed ## Pre-train a tiny model on the embedded corpus and export it.
 	$(RUN) -m voc2vec_jax.train --config configs/tiny.py --workdir runs/demo --train.num-steps 200
