@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from tests.conftest import ARCHITECTURES, TINY
-from tests.reference import clips, hf_model, tensors_of
+from tests.reference import clips, hf_model, sample_mask, tensors_of
 from voc2vec_jax import convert, losses
 from voc2vec_jax.config import Config, ModelConfig, ObjectiveConfig
 from voc2vec_jax.losses import code_use, contrastive_loss, diversity_loss, feature_penalty
@@ -44,39 +46,49 @@ def our_loss(
     batch: dict[str, np.ndarray],
     draws: Draws,
     temperature: float,
+    options: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, float]:
-    """Loss terms summed as transformers sums them, and gradient norms by parameter."""
+    """Loss terms, summed as transformers sums them; `options` overrule how the model is called."""
     graphdef, expected = describe(Wav2Vec2ForPreTraining, task.config.model)
     params, _ = convert.from_hf(tensors, expected)
 
     @jax.jit
     def run(params: Params) -> dict[str, jax.Array]:
         model = merge(graphdef, params)
-        loss, count, metrics = task.loss_of_draws(model, batch, draws, temperature)
+
+        def call(*arguments: object, **given: object) -> object:
+            return model(*arguments, **{**given, **options})
+
+        loss, count, metrics = task.loss_of_draws(call, batch, draws, temperature)
         terms = {name: metrics[name].total for name in ("contrastive_loss", "diversity_loss")}
         return {"loss": loss, "count": count, **terms}
 
     return {name: float(value) for name, value in run(params).items()}
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+LENGTHS = {"equal": [9_000, 9_000, 9_000], "unequal": [9_000, 6_100, 3_700]}
+
+
+@pytest.mark.parametrize("attention_mask", [False, True])
+@pytest.mark.parametrize("lengths", LENGTHS)
 def test_loss_terms_equal_transformers(
-    tiny_config: ModelConfig, seed: int, monkeypatch: pytest.MonkeyPatch
+    tiny_config: ModelConfig, lengths: str, attention_mask: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With the padding mode of transformers; the task itself never lets padding in."""
     config = dataclasses.replace(tiny_config, **NO_DROPOUT)
     run = Config(model=config, objective=ObjectiveConfig(feature_penalty_weight=0.0))
     task = Wav2Vec2Task(run)
-    reference = hf_model("Wav2Vec2ForPreTraining", config, seed).train()
-    # Equal lengths: transformers lets the group norm see padding, the task never does.
-    waveform, lengths = clips([9_000, 9_000, 9_000], seed)
-    draws = draws_for(task, lengths, 9_000, seed)
+    reference = hf_model("Wav2Vec2ForPreTraining", config).train()
+    waveform, sizes = clips(LENGTHS[lengths])
+    draws = draws_for(task, sizes, 9_000, 1)
     monkeypatch.setattr(losses, "ENTROPY_EPSILON", 0.0)
     ours = our_loss(
         task,
         tensors_of(reference),
-        {"waveform": waveform, "lengths": lengths},
+        {"waveform": waveform, "lengths": sizes},
         draws,
         temperature=1.7,
+        options={"padding": "hf", "attention_mask": attention_mask},
     )
 
     def gumbel_softmax(logits: torch.Tensor, tau: float, hard: bool) -> torch.Tensor:
@@ -92,6 +104,7 @@ def test_loss_terms_equal_transformers(
     with torch.no_grad():
         theirs = reference(
             torch.tensor(waveform),
+            attention_mask=sample_mask(sizes, 9_000) if attention_mask else None,
             mask_time_indices=torch.tensor(np.asarray(draws.span_mask)),
             sampled_negative_indices=torch.tensor(np.asarray(draws.negatives) + offsets),
         )

@@ -13,7 +13,12 @@ import pytest
 
 from tests.reference import clips
 from voc2vec_jax import sharding
-from voc2vec_jax.checkpoint import CheckpointMismatchError, Checkpoints, with_shardings
+from voc2vec_jax.checkpoint import (
+    CheckpointMismatchError,
+    Checkpoints,
+    CheckpointWriteError,
+    with_shardings,
+)
 from voc2vec_jax.config import (
     Config,
     ConfigError,
@@ -189,8 +194,45 @@ def test_starting_points_in_order(
     assert not (tmp_path / "checkpoints").exists(), "looking for a checkpoint makes nothing"
 
 
+def test_fewer_steps_than_are_done_are_refused(
+    undisturbed: tuple[dict[str, bytes], Path],
+) -> None:
+    config = dataclasses.replace(CONFIG, train=dataclasses.replace(CONFIG.train, num_steps=8))
+    with pytest.raises(ConfigError, match=r"train\.num_steps=8: the checkpoint has 9 updates"):
+        run(undisturbed[1], Clips(), config)
+
+
+def test_a_full_disk_stops_the_run_and_spares_the_checkpoint_before(
+    undisturbed: tuple[dict[str, bytes], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Disk:
+        free = 2**40
+
+    class FillingClips(Clips):
+        def batches(self, start_step: int, stop_step: int) -> Iterator[dict[str, np.ndarray]]:
+            for step, batch in enumerate(super().batches(start_step, stop_step)):
+                Disk.free = 2**10 if step >= 5 else 2**40  # full when the save of step 8 comes
+                yield batch
+
+    monkeypatch.setattr("shutil.disk_usage", lambda path: Disk)
+    with pytest.raises(CheckpointWriteError, match=r"checkpoints: .* MiB, 0 are free.*make room"):
+        run(tmp_path, FillingClips())
+    monkeypatch.undo()
+    with Checkpoints(tmp_path / "checkpoints", keep=None) as checkpoints:
+        assert checkpoints.latest_step() == 4
+    assert run(tmp_path, Clips()) == undisturbed[0]
+
+
+def test_the_state_is_donated(undisturbed: tuple[dict[str, bytes], Path]) -> None:
+    """Without it two copies of parameters and moments would live through every update."""
+    training = Training(CONFIG, Wav2Vec2Task(CONFIG), sharding.build_mesh(CONFIG.mesh))
+    state = training.initial_state()
+    batch = sharding.place_batch(next(Clips().batches(0, 1)), training.mesh)
+    training.step(state, batch)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+
+
 def losses_on(mesh_config: MeshConfig, devices: int, steps: int) -> list[float]:
-    # Without the hard choice of codes a difference in the last bit stays one.
     config = dataclasses.replace(CONFIG, mesh=mesh_config)
     mesh = sharding.build_mesh(mesh_config, jax.devices()[:devices])
     training = Training(config, Wav2Vec2Task(config), mesh)

@@ -1,6 +1,7 @@
 """Checkpoints by Orbax: parameters, optimiser state, step, and what is needed to go on exactly."""
 
 import logging
+import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +17,10 @@ class CheckpointMismatchError(ValueError):
     """A checkpoint that belongs to another model or other data."""
 
 
+class CheckpointWriteError(OSError):
+    """A checkpoint that could not be written; those before it are whole."""
+
+
 class Checkpoints:
     """The checkpoints of one run, newest last.
 
@@ -28,10 +33,12 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, keep: int | None):
-        logging.getLogger("absl").setLevel(logging.WARNING)
+        # Orbax also logs, at length, whatever it raises.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        self._directory = directory.absolute()
         reads_only = keep is None
         self._manager = ocp.CheckpointManager(
-            directory.absolute(),
+            self._directory,
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=keep,
                 cleanup_tmp_directories=not reads_only,
@@ -47,12 +54,31 @@ class Checkpoints:
         return step
 
     def save(self, step: int, state: State, meta: dict[str, Any]) -> None:
-        """Starts to save; returns when the state may be changed again."""
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
-            ),
+        """Starts to save; returns when the state may be changed again.
+
+        Raises:
+            CheckpointWriteError: No room for it, or the save before it has failed.
+        """
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        free = shutil.disk_usage(self._directory).free
+        if free < needed:
+            raise self._write_error(
+                f"it needs {needed / 2**20:.0f} MiB, {free / 2**20:.0f} are free"
+            )
+        try:
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
+                ),
+            )
+        except (OSError, RuntimeError, ValueError) as error:
+            raise self._write_error(str(error)) from None
+
+    def _write_error(self, reason: str) -> CheckpointWriteError:
+        return CheckpointWriteError(
+            f"{self._directory}: a checkpoint could not be written ({reason[:300]}); make room, "
+            "then start again to go on from the one before"
         )
 
     def read_meta(self, step: int) -> dict[str, Any]:
@@ -75,9 +101,16 @@ class Checkpoints:
         return state
 
     def close(self) -> None:
-        """Waits for a save in progress."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Waits for a save in progress.
+
+        Raises:
+            CheckpointWriteError: It failed.
+        """
+        try:
+            self._manager.wait_until_finished()
+            self._manager.close()
+        except (OSError, RuntimeError, ValueError) as error:
+            raise self._write_error(str(error)) from None
 
     def __enter__(self) -> "Checkpoints":
         return self

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from voc2vec_jax import convert, model_card
@@ -141,8 +142,10 @@ def save_pretrained(
     unfinished = folder / "model.safetensors.part"
     try:
         save_file(convert.to_hf(model.params), unfinished, metadata={"format": "pt"})
-    except BaseException:
+    except BaseException as error:
         unfinished.unlink(missing_ok=True)
+        if isinstance(error, SafetensorError):
+            raise OSError(f"{unfinished}: could not be written ({error}); make room") from None
         raise
     config = convert.config_to_hf(model.config, model.architecture.__name__)
     _write_json(folder / "config.json", config)

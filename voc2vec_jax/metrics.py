@@ -68,8 +68,11 @@ class MetricsFile:
 
     def write(self, entry: Mapping[str, Any]) -> None:
         """Appends one line and hands it to the operating system at once."""
-        self._file.write(json.dumps(entry, allow_nan=False) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(entry, allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
 
     def close(self) -> None:
         """Closes the file."""

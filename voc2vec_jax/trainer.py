@@ -15,7 +15,7 @@ import numpy as np
 from voc2vec_jax import sharding
 from voc2vec_jax.audio import SAMPLE_RATE
 from voc2vec_jax.checkpoint import CheckpointMismatchError, Checkpoints, State, with_shardings
-from voc2vec_jax.config import Config
+from voc2vec_jax.config import Config, ConfigError
 from voc2vec_jax.metrics import Display, MetricsFile, Window
 from voc2vec_jax.models.parameters import Params
 from voc2vec_jax.tasks import Metrics, Task
@@ -74,6 +74,8 @@ def fit(
 
     Raises:
         CheckpointMismatchError: The checkpoint is of another architecture or of other data.
+        CheckpointWriteError: A checkpoint could not be written; the one before it is whole.
+        ConfigError: The checkpoint is beyond `train.num_steps`, or the mesh divides nothing.
         TrainingDivergedError: A loss or gradient that is not finite; nothing of it was saved.
         PreemptedError: SIGTERM or SIGINT came, and the state was saved.
     """
@@ -122,6 +124,11 @@ def _restore(
 ) -> tuple[State, Window]:
     meta = checkpoints.read_meta(step)
     _refuse_other_run(training.config, data, meta)
+    if step > training.config.train.num_steps:
+        raise ConfigError(
+            f"train.num_steps={training.config.train.num_steps}: the checkpoint has {step} updates "
+            "behind it; give at least as many"
+        )
     state = checkpoints.restore(step, with_shardings(training.abstract_state, training.shardings))
     return state, Window(meta["window"])
 
@@ -161,7 +168,7 @@ class _Run:
     ):
         self.training, self.data, self.checkpoints = training, data, checkpoints
         self.state, self.window = state, window
-        self.first_step = self.done = resumed_at or 0
+        self.done = resumed_at or 0
         self.saved: int | None = resumed_at
         self.metrics = MetricsFile(workdir / "metrics.jsonl", resumed_at)
         self.display = Display(training.config.train.num_steps, self.done)
