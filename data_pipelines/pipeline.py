@@ -1,7 +1,7 @@
 """From a store and a plan to batches of static shape, made ahead of time by tf.data.
 
 tf.data brings threads and prefetching; a batch itself is made by NumPy, in one Python call that
-slices the memory map. A call per clip would cost ten times as much.
+reads what it needs of the store. A call per clip would cost ten times as much.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ def batches(
 
     Raises:
         ConfigError: a batch cannot be split evenly over the processes.
-        DataError: while iterating, when the samples file has vanished or been cut short.
+        DataError: while iterating, when the samples file has been cut short or cannot be read.
     """
     assert 0 <= start_step <= stop_step
     assert 0 <= process_index < process_count
@@ -79,7 +79,6 @@ def _iterate(
 
     def make(step: np.int64) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
         try:
-            store.check_samples()
             return _assemble(store, _rows_of(plan.batch(int(step)), *rows_share), mode)
         except Exception as error:
             # TensorFlow would bury it in a traceback of its own; an empty batch gets through.

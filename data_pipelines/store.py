@@ -1,4 +1,4 @@
-"""The flat store: a decoded corpus on disk, read by memory map.
+"""The flat store: a decoded corpus on disk, read at any place.
 
     <cache>/folder-babies-1f3a…/
         samples.int16   all clips back to back: little-endian int16, 16 kHz, mono
@@ -14,8 +14,10 @@ import fcntl
 import hashlib
 import json
 import logging
+import os
 import secrets
 import shutil
+import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -70,9 +72,9 @@ class FlatStore:
     means: NDArray[np.float32]
     variances: NDArray[np.float32]
     offsets: NDArray[np.int64]
-    """[clips] where each clip starts in `samples`."""
-    samples: Int16Array
-    """[all samples], memory-mapped."""
+    """[clips] where each clip starts, in samples."""
+    samples_fd: int
+    """Open file of all samples. Not a memory map: that kills the process if the file is cut."""
     fingerprint: str
     """sha256 that two stores share if, and only if, they hold the same clips in the same order."""
 
@@ -91,7 +93,8 @@ class FlatStore:
         identity = json.dumps(
             [FORMAT_VERSION, SAMPLE_RATE, index["ids"], index["lengths"], index["samples_sha256"]]
         )
-        return cls(
+        samples_fd = os.open(path, os.O_RDONLY)
+        store = cls(
             directory=directory,
             ids=index["ids"],
             lengths=lengths,
@@ -102,22 +105,28 @@ class FlatStore:
             means=np.array(index["means"], np.float32),
             variances=np.array(index["variances"], np.float32),
             offsets=np.cumsum(lengths) - lengths,
-            samples=np.memmap(path, "<i2", mode="r"),
+            samples_fd=samples_fd,
             fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
         )
+        weakref.finalize(store, os.close, samples_fd)
+        return store
 
     def read(self, clip: int, start: int, length: int) -> Int16Array:
-        """int16 [length]: samples `start` to `start + length` of a clip, without a copy."""
-        assert 0 <= start <= start + length <= self.lengths[clip]
-        begin = self.offsets[clip] + start
-        return self.samples[begin : begin + length]
+        """int16 [length]: samples `start` to `start + length` of a clip.
 
-    def check_samples(self) -> None:
-        """Raise DataError if the samples have vanished or been cut short since `open`.
-
-        Reading a memory map past the end of its file would kill the process without a message.
+        Raises:
+            DataError: the file has been cut short since `open`, or the disk fails.
         """
-        _check_size(self.directory / "samples.int16", self.samples.nbytes)
+        assert 0 <= start <= start + length <= self.lengths[clip]
+        samples = np.empty(length, "<i2")
+        path = self.directory / "samples.int16"
+        try:
+            filled = os.preadv(self.samples_fd, [samples.data], 2 * int(self.offsets[clip] + start))
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error}); run again") from error
+        if filled != samples.nbytes:
+            raise DataError(f"{path}: has been cut short; {_delete(self.directory)}")
+        return samples
 
 
 def _read_index(directory: Path) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def test_folder_becomes_clips_in_path_order(folder: Path, cache: Path) -> None:
     assert store.lengths.tolist() == [1_001, 1_000, 1_002]
     assert store.labels.tolist() == [-1, -1, -1]
     assert store.groups == ["", "", ""]
-    assert store.samples.dtype == np.dtype("<i2")
+    assert store.read(0, 0, 0).dtype == np.dtype("<i2")
     np.testing.assert_array_equal(store.read(1, 0, 1_000), noise(1_000, 0))
     np.testing.assert_array_equal(store.read(2, 10, 5), noise(1_002, 2)[10:15])
     assert report_of(store) == {
