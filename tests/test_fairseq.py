@@ -380,7 +380,7 @@ CONTRADICTIONS: dict[str, tuple[object, str]] = {
     "conv_pos": (128, "is 128, but the tensors have 16"),
     "conv_pos_groups": (16, "is 16, but the tensors have 4"),
     "latent_vars": (320, "is 320, but the tensors have 8"),
-    "latent_groups": (3, "16 codebook entries do not divide"),
+    "latent_groups": (3, "latent_groups is 3, which does not divide 16 codebook"),
     "latent_dim": (256, "is 256, but the tensors have 12"),
     "final_dim": (256, "is 256, but the tensors have 10"),
     "conv_feature_layers": ("[(24, 10, 5)] + [(20, 3, 2)] * 6", "but the tensors have"),
@@ -480,16 +480,22 @@ def test_nothing_tells_the_family(tmp_path: Path) -> None:
     assert len(params) == len(state)
 
 
-def test_a_configuration_that_unfolds_without_end_takes_no_time(tmp_path: Path) -> None:
-    """Lists of the same list twice: 2^100 items for whoever walks or prints them."""
-    endless: Any = []
+@pytest.mark.parametrize("kind", ["list", "ndarray"])
+def test_fields_that_hold_anything_else_are_refused(tmp_path: Path, kind: str) -> None:
+    """Lists of the same list twice have 2^100 items for whoever walks or prints them."""
+    value: Any = []
     for _ in range(100):
-        endless = [endless, endless]
-    for name in ("dropout", "encoder_layers", "_name", "conv_feature_layers", "activation_fn"):
-        fields = model_fields("base", **{name: endless})
-        saved = checkpoint(wav2vec2_state("base"), fields, normalize=False)
-        if name == "_name":
-            assert read(tmp_path, saved).architecture == "Wav2Vec2ForPreTraining"
-            continue
-        with pytest.raises(CheckpointError, match=f"{name} is a list"):
+        value = [value, value]
+    if kind == "ndarray":
+        value = torch.ones(2)
+    state = wav2vec2_state("base")
+    saved = checkpoint(state, model_fields("base", _name=value), normalize=False)
+    assert read(tmp_path, saved).architecture == "Wav2Vec2ForPreTraining"
+    names = [name for name in model_fields("base") if name not in ("_name", "feature_grad_mult")]
+    for name in names:
+        saved = checkpoint(state, model_fields("base", **{name: value}), normalize=False)
+        with pytest.raises(CheckpointError, match=f"{name} is a {kind}"):
             read(tmp_path, saved)
+    saved = checkpoint(state, model_fields("base"), normalize=value)
+    with pytest.raises(CheckpointError, match=f"normalize of the task is a {kind}"):
+        read(tmp_path, saved)

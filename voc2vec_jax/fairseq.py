@@ -23,6 +23,7 @@ from voc2vec_jax.fairseq_config import (
     conv_feature_layers,
     find_configs,
     hf_fields,
+    shown,
 )
 from voc2vec_jax.torch_files import CheckpointError, read_torch
 
@@ -185,12 +186,12 @@ def _family(model: dict[str, object], configs: FairseqConfigs) -> str:
         "wav2vec2": any(name.startswith(("quantizer.", "project_q.")) for name in model),
         "hubert": "label_embs_concat" in model,
     }
-    shown = {family for family, there in by_tensors.items() if there}
-    families = shown | ({configs.family} if configs.family else set())
+    seen = {family for family, there in by_tensors.items() if there}
+    families = seen | ({configs.family} if configs.family else set())
     if len(families) != 1:
         raise CheckpointError(
             f"is of {' and of '.join(sorted(families)) or 'unknown architecture'}: its tensors "
-            f"look like {' and '.join(sorted(shown)) or 'either'}, its configuration names "
+            f"look like {' and '.join(sorted(seen)) or 'either'}, its configuration names "
             f"{configs.family or 'neither'}; wav2vec 2.0 and HuBERT can be read"
         )
     return families.pop()
@@ -258,7 +259,9 @@ def _quantizer_sizes(head: Tensors, configs: FairseqConfigs) -> dict[str, int]:
     _, entries, entry_size = _shape(head, 3, "quantizer.codevectors")
     groups = configs.model.get("latent_groups", 2)
     if type(groups) is not int or groups < 1 or entries % groups:
-        raise CheckpointError(f"latent_groups={groups!r}: {entries} codebook entries do not divide")
+        raise CheckpointError(
+            f"latent_groups is {shown(groups)}, which does not divide {entries} codebook entries"
+        )
     return {
         "num_codevectors_per_group": entries // groups,
         "num_codevector_groups": groups,

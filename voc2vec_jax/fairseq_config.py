@@ -75,7 +75,7 @@ def find_configs(checkpoint: object, *, finetuned: bool) -> FairseqConfigs:
     if "model_cfg" in top:
         model, task = _fields(top["model_cfg"]), _fields(top.get("task_cfg"))
     else:
-        model, task = _model_and_task(top.get("cfg") or top.get("args"))
+        model, task = _model_and_task(top.get("cfg" if _fields(top.get("cfg")) else "args"))
     normalize = _value(task.get("normalize"))
     if finetuned:
         inner, inner_task = _model_and_task(_value(model.get("w2v_args")))
@@ -92,14 +92,15 @@ def find_configs(checkpoint: object, *, finetuned: bool) -> FairseqConfigs:
         task = inner_task
     model = {name: _value(value) for name, value in model.items()}
     problems = [
-        f"{name} is missing" if name not in model else f"{name} is {_shown(model[name])}"
+        f"{name} is missing" if name not in model else f"{name} is {shown(model[name])}"
         for name, kind in REQUIRED.items()
         if type(model.get(name)) is not kind
     ]
     if type(normalize) is not bool:
-        problems.append(f"normalize of the task is {_shown(normalize)}")
-    if model.get("layer_type", "transformer") != "transformer":
-        problems.append(f"layer_type is {_shown(model['layer_type'])}, not transformer")
+        problems.append(f"normalize of the task is {shown(normalize)}")
+    layer_type = model.get("layer_type", "transformer")
+    if type(layer_type) is not str or layer_type != "transformer":
+        problems.append(f"layer_type is {shown(layer_type)}, not transformer")
     if problems:
         raise CheckpointError(f"its configuration is not usable ({'; '.join(problems)})")
     return FairseqConfigs(model, normalize is True, _family(model, task))
@@ -122,7 +123,7 @@ def hf_fields(model: Fields, family: str) -> dict[str, Any]:
         whole = type(default) is int
         if type(value) not in ((int,) if whole else (int, float)) or not abs(value) < 2**53:
             raise CheckpointError(
-                f"{name} is {_shown(value)}; must be a {'whole ' if whole else ''}number"
+                f"{name} is {shown(value)}; must be a {'whole ' if whole else ''}number"
             )
         fields[hf_name] = value if whole else float(value)
     return fields
@@ -133,18 +134,20 @@ def contradictions(model: Fields, sizes: Mapping[str, Any]) -> list[str]:
     found: list[tuple[str, object, object]] = [
         (name, model[name], sizes[hf_name])
         for name, hf_name in AGREEING.items()
-        if name in model and hf_name in sizes and not (name in DERIVED_IF_0 and model[name] == 0)
+        if name in model
+        and hf_name in sizes
+        and not (name in DERIVED_IF_0 and type(model[name]) is int and model[name] == 0)
     ]
     if "extractor_mode" in model:
         mode = EXTRACTOR_MODES[sizes["feat_extract_norm"]]
         found.append(("extractor_mode", model["extractor_mode"], mode))
     layers = [(width, kernel) for width, kernel, _ in conv_feature_layers(model)]
-    shown = list(zip(sizes["conv_dim"], sizes["conv_kernel"], strict=True))
-    found.append(("conv_feature_layers (width, kernel)", str(layers), str(shown)))
+    there = list(zip(sizes["conv_dim"], sizes["conv_kernel"], strict=True))
+    found.append(("conv_feature_layers (width, kernel)", str(layers), str(there)))
     return [
-        f"{name} is {_shown(said)}, but the tensors have {_shown(there)}"
+        f"{name} is {shown(said)}, but the tensors have {shown(there)}"
         for name, said, there in found
-        if said != there
+        if type(said) is not type(there) or said != there
     ]
 
 
@@ -167,7 +170,7 @@ def conv_feature_layers(model: Fields) -> list[tuple[int, int, int]]:
         )
     ):
         raise CheckpointError(
-            f"conv_feature_layers is {_shown(text)}; must be a list of (width, kernel, stride)"
+            f"conv_feature_layers is {shown(text)}; must be a list of (width, kernel, stride)"
         )
     return layers
 
@@ -230,7 +233,7 @@ def _family(model: Fields, task: Fields) -> str | None:
     return None
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """Objects by their type, since a file may make them endless to print."""
     plain = value is None or isinstance(value, str | float)
     if plain or (isinstance(value, int) and abs(value) < 2**63):

@@ -83,7 +83,7 @@ def read_torch(path: Path) -> object:
     except OSError as error:
         raise CheckpointError(f"{path}: not readable ({error})") from None
     except (
-        ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError,
+        ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError,
         RuntimeError, TypeError, ValueError, struct.error, zipfile.BadZipFile,
     ) as error:  # fmt: skip
         # A damaged pickle trips over any of them, and PyTorch has none of its own here.
