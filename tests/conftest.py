@@ -33,6 +33,17 @@ TINY = {
     "proj_codevector_dim": 10,
     "num_negatives": 7,
 }
+NO_DROPOUT = dict.fromkeys(
+    (
+        "hidden_dropout",
+        "activation_dropout",
+        "attention_dropout",
+        "feat_proj_dropout",
+        "feat_quantizer_dropout",
+        "layerdrop",
+    ),
+    0.0,
+)
 ARCHITECTURES = {
     "base": {"feat_extract_norm": "group", "do_stable_layer_norm": False, "conv_bias": False},
     "large": {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True},

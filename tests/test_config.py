@@ -24,7 +24,7 @@ from voc2vec_jax.config import (
     OptimConfig,
     TrainConfig,
 )
-from voc2vec_jax.convert import config_from_hf
+from voc2vec_jax.hf_config import config_from_hf
 from voc2vec_jax.train import load_config, parse
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
@@ -83,7 +83,11 @@ REFUSED: list[tuple[Callable[..., object], dict[str, Any], str, str]] = [
     (ModelConfig, {"hidden_act": "relu"}, "model.hidden_act='relu'", "gelu"),
     (ModelConfig, {"feat_extract_activation": "relu"}, "model.feat_extract_activation='", "gelu"),
     (ModelConfig, {"feat_extract_norm": "batch"}, "model.feat_extract_norm='b", "group, layer"),
-    (ModelConfig, {"model_type": "hubert"}, "model.model_type='hubert'", "wav2vec2"),
+    (ModelConfig, {"model_type": "wavlm"}, "model.model_type='wavlm'", "wav2vec2, hubert"),
+    (ModelConfig, {"feat_proj_layer_norm": False}, "model.feat_proj_layer_norm=False", "HuBERT"),
+    (ModelConfig, {"labels": ()}, "model.labels=()", "different names"),
+    (ModelConfig, {"labels": ("cry", "cry")}, "model.labels=('cry', 'cry')", "different names"),
+    (ModelConfig, {"mask_time_min_masks": -1}, "model.mask_time_min_masks=-1", "negative"),
     (ModelConfig, {"conv_bias": "no"}, "model.conv_bias='no'", "True or False"),
     (ModelConfig, {"hidden_dropout": 1.0}, "model.hidden_dropout=1.0", "[0, 1)"),
     (ModelConfig, {"layerdrop": -0.1}, "model.layerdrop=-0.1", "[0, 1)"),
@@ -228,6 +232,14 @@ WRONG_JSON = [
     ("conv_dim", [True] * 7),
     ("conv_dim", [[512]] * 7),
     ("conv_stride", {"0": 5}),
+    ("id2label", ["laugh", "cry"]),
+    ("id2label", {"0": 1}),
+    ("id2label", {"0": "laugh", "2": "cry"}),
+    ("id2label", {"one": "laugh"}),
+    ("num_labels", 0),
+    ("num_labels", 10**9),
+    ("num_labels", "2"),
+    ("conv_pos_batch_norm", True),
 ]
 
 

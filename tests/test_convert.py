@@ -1,5 +1,6 @@
 """Tensors and configurations between Hugging Face and here: nothing lost, nothing invented."""
 
+import dataclasses
 import json
 from typing import Any
 
@@ -12,14 +13,23 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.reference import hf_config, old_spelling
 from voc2vec_jax import convert
 from voc2vec_jax.config import ConfigError, ModelConfig
-from voc2vec_jax.convert import ConversionError, Tensors, config_from_hf, config_to_hf
-from voc2vec_jax.models import Wav2Vec2ForPreTraining, Wav2Vec2Model
+from voc2vec_jax.convert import ConversionError, Tensors
+from voc2vec_jax.hf_config import config_from_hf, config_to_hf
+from voc2vec_jax.models import (
+    HubertForSequenceClassification,
+    HubertModel,
+    Wav2Vec2ForPreTraining,
+    Wav2Vec2ForSequenceClassification,
+    Wav2Vec2Model,
+)
+from voc2vec_jax.models.architectures import ARCHITECTURES, Architecture
 from voc2vec_jax.models.parameters import AbstractParams, describe
-from voc2vec_jax.pretrained import Architecture
 
-BOTH = pytest.mark.parametrize("architecture", [Wav2Vec2Model, Wav2Vec2ForPreTraining])
+EVERY = [kind for family in ARCHITECTURES.values() for kind in family.values()]
+EVERY_CLASS = pytest.mark.parametrize("architecture", EVERY)
 NEW_SPELLING = {
     "weight_g": "parametrizations.weight.original0",
     "weight_v": "parametrizations.weight.original1",
@@ -41,15 +51,13 @@ SMALL = ModelConfig(
 
 
 def theirs(architecture: Architecture, config: ModelConfig) -> transformers.PreTrainedModel:
-    fields = config_to_hf(config, architecture.__name__)
     model_class = getattr(transformers, architecture.__name__)
-    return model_class(transformers.Wav2Vec2Config(**fields))
+    return model_class(hf_config(of_family(architecture, config), architecture.__name__))
 
 
-def old_spelling(name: str) -> str:
-    for old, new in NEW_SPELLING.items():
-        name = name.replace(new, old)
-    return name
+def of_family(architecture: Architecture, config: ModelConfig) -> ModelConfig:
+    """The same sizes as a configuration of the class's own family."""
+    return dataclasses.replace(config, model_type=architecture.model_type)
 
 
 def random_tensors(architecture: Architecture, config: ModelConfig) -> Tensors:
@@ -64,7 +72,7 @@ def random_tensors(architecture: Architecture, config: ModelConfig) -> Tensors:
 
 
 def expected_params(architecture: Architecture, config: ModelConfig) -> AbstractParams:
-    return describe(architecture, config)[1]
+    return describe(architecture, of_family(architecture, config))[1]
 
 
 def assert_identical(actual: Tensors, expected: Tensors) -> None:
@@ -75,7 +83,7 @@ def assert_identical(actual: Tensors, expected: Tensors) -> None:
         assert actual[name].tobytes() == value.tobytes(), name
 
 
-@BOTH
+@EVERY_CLASS
 @pytest.mark.parametrize("spelling", ["old", "new"])
 def test_round_trip_is_exact(
     architecture: Architecture, spelling: str, tiny_config: ModelConfig
@@ -90,7 +98,7 @@ def test_round_trip_is_exact(
     assert_identical(convert.to_hf(params), expected)
 
 
-@BOTH
+@EVERY_CLASS
 def test_initial_weights_round_trip_from_our_side(
     architecture: Architecture, tiny_config: ModelConfig
 ) -> None:
@@ -137,6 +145,9 @@ LARGE = {
 }
 
 
+SIX = {"labels": ("a", "b", "c", "d", "e", "f")}
+
+
 @pytest.mark.parametrize(
     ("architecture", "sizes", "tensors", "parameters"),
     [
@@ -146,13 +157,18 @@ LARGE = {
         (Wav2Vec2Model, LARGE, 422, 315_438_720),
         (Wav2Vec2ForPreTraining, LARGE, 429, 317_390_592),
         (Wav2Vec2Model, {"mask_time_prob": 0.0}, 210, 94_370_944),
+        (HubertModel, {}, 211, 94_371_712),
+        (HubertModel, LARGE, 422, 315_438_720),
+        (Wav2Vec2ForSequenceClassification, SIX, 215, 94_570_118),
+        (HubertForSequenceClassification, {**SIX, "use_weighted_layer_sum": True}, 216, 94_570_131),
+        (HubertForSequenceClassification, {**LARGE, **SIX}, 426, 315_702_662),
+        (HubertModel, {"feat_proj_layer_norm": False}, 209, 94_370_688),
     ],
-    ids=["base", "base-pretraining", "large", "large-pretraining", "base-without-mask-embedding"],
 )
 def test_full_size_names_and_shapes_are_those_of_transformers(
     architecture: Architecture, sizes: dict[str, Any], tensors: int, parameters: int
 ) -> None:
-    config = ModelConfig(**sizes)
+    config = ModelConfig(model_type=architecture.model_type, **sizes)
     with torch.device("meta"):
         reference = theirs(architecture, config).state_dict()
     shapes = {old_spelling(name): list(value.shape) for name, value in reference.items()}
@@ -264,7 +280,7 @@ def test_the_ledger_prints_counts_and_names() -> None:
 
 WHOLE = {
     architecture: {old_spelling(k): v for k, v in random_tensors(architecture, SMALL).items()}
-    for architecture in (Wav2Vec2Model, Wav2Vec2ForPreTraining)
+    for architecture in EVERY
 }
 SHAPES = {architecture: expected_params(architecture, SMALL) for architecture in WHOLE}
 OFFENCES = ("missing", "mis-shaped", "not float", "not finite", "twice")
@@ -304,7 +320,7 @@ def test_one_error_lists_exactly_the_offenders(data: st.DataObject) -> None:
         if offence == "twice" and name.rpartition(".")[2] not in NEW_SPELLING:
             offence = "missing"
         expected.add((offence, commit(offence, name, tensors)))
-    prefix = "wav2vec2." if architecture is Wav2Vec2ForPreTraining else ""
+    prefix = convert.encoder_prefix(tensors)
     extra = data.draw(
         st.sets(st.from_regex(rf"{prefix}extra\.[a-z]{{1,5}}", fullmatch=True), max_size=3), "extra"
     )
@@ -364,11 +380,11 @@ def test_configurations_round_trip(tiny_config: ModelConfig) -> None:
 
 def test_every_key_of_transformers_is_handed_on(tiny_config: ModelConfig) -> None:
     theirs = transformers.Wav2Vec2Config(
-        **config_to_hf(tiny_config, "Wav2Vec2Model"),
+        **{**config_to_hf(tiny_config, "Wav2Vec2Model"), "apply_spec_augment": False},
         vocab_size=77,
         initializer_range=0.5,
         id2label={0: "laugh", 1: "cry", 2: "sigh"},
-        apply_spec_augment=False,
+        label2id={"laugh": 0, "cry": 1, "sigh": 2},
     ).to_dict()
     theirs = through_json(theirs)
     ours = through_json(config_to_hf(config_from_hf(theirs), "Wav2Vec2Model"))

@@ -16,7 +16,7 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
-from voc2vec_jax import hub
+from voc2vec_jax import tensor_files
 from voc2vec_jax.config import ConfigError, ModelConfig
 from voc2vec_jax.convert import ConversionError
 from voc2vec_jax.hub import CheckpointError, from_pretrained, load_params, save_pretrained
@@ -194,7 +194,7 @@ def test_an_interrupted_save_leaves_the_folder_as_it_was(
         Path(path).write_bytes(b"half of")
         raise error
 
-    monkeypatch.setattr(hub, "save_file", fail_midway)
+    monkeypatch.setattr(tensor_files, "save_file", fail_midway)
     another = make_model(Wav2Vec2ForPreTraining, dataclasses.replace(SMALL, intermediate_size=16))
     with pytest.raises(type(error)):
         save_pretrained(another, tmp_path, facts={"steps": "9"})
@@ -469,26 +469,32 @@ BAD_FILES: dict[str, tuple[str, bytes | None, type[ValueError], str]] = {
     "config too deep": ("config.json", NESTED.encode(), CheckpointError, "JSON"),
     "config of digits": ("config.json", b"9" * 5000, CheckpointError, "JSON"),
     "hidden size text": ("config.json", b'{"hidden_size": "8"}', ConfigError, "hidden_size='8'"),
-    "hubert": ("config.json", b'{"model_type": "hubert"}', ConfigError, "model_type='hubert'"),
+    "hubert": ("config.json", b'{"model_type": "wavlm"}', ConfigError, "model_type='wavlm'"),
     "adapter": ("config.json", b'{"add_adapter": true}', ConfigError, "adapters"),
     "architectures text": (
         "config.json",
         b'{"architectures": "Wav2Vec2Model"}',
         CheckpointError,
-        "architectures=Wav2Vec2Model",
+        "architectures='Wav2Vec2Model'; must be a list",
     ),
     "architectures number": ("config.json", b'{"architectures": 5}', CheckpointError, "=5"),
     "architectures nested": (
         "config.json",
         b'{"architectures": [["Wav2Vec2Model"]]}',
         CheckpointError,
-        "supported: Wav2Vec2Model, Wav2Vec2ForPreTraining",
+        "must be a list of a class name",
     ),
     "architectures object": (
         "config.json",
         b'{"architectures": {"Wav2Vec2Model": 1}}',
         CheckpointError,
-        "supported: ",
+        "must be a list",
+    ),
+    "unknown class": (
+        "config.json",
+        b'{"architectures": ["WavLMModel"]}',
+        CheckpointError,
+        "holds a WavLMModel; supported: Wav2Vec2Model, Wav2Vec2ForSequenceClassification",
     ),
     "no tensors": ("model.safetensors", None, CheckpointError, "not found, nor pytorch_model.bin"),
     "garbage": ("model.safetensors", bytes(range(256)) * 9, CheckpointError, "not a whole"),
@@ -528,7 +534,7 @@ BAD_FILES: dict[str, tuple[str, bytes | None, type[ValueError], str]] = {
         "model.safetensors",
         safetensors_bytes({}),
         CheckpointError,
-        "holds 0 tensors",
+        "its weights are 0 tensors",
     ),
     "other rate": (
         "preprocessor_config.json",
@@ -704,7 +710,7 @@ def test_a_hub_id_is_downloaded_without_other_formats(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert from_pretrained(source).config == SMALL
-    assert asked == [("org/name", ["*.json", "model.safetensors"])]
+    assert asked == [("org/name", ["*.json", "model*.safetensors"])]
 
 
 def test_a_folder_wins_over_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,14 @@ if TYPE_CHECKING:
     from voc2vec_jax.audio import AudioError, load_audio, normalize, pad_batch
     from voc2vec_jax.config import Config, ConfigError, ModelConfig
     from voc2vec_jax.hub import from_pretrained, save_pretrained
-    from voc2vec_jax.models import Wav2Vec2ForPreTraining, Wav2Vec2Model
-    from voc2vec_jax.pretrained import PretrainedModel
+    from voc2vec_jax.models import (
+        HubertForSequenceClassification,
+        HubertModel,
+        Wav2Vec2ForPreTraining,
+        Wav2Vec2ForSequenceClassification,
+        Wav2Vec2Model,
+    )
+    from voc2vec_jax.pretrained import FreshHeadError, PretrainedModel
 
 __version__ = "0.1.0"
 
@@ -23,9 +29,13 @@ __all__ = [
     "AudioError",
     "Config",
     "ConfigError",
+    "FreshHeadError",
+    "HubertForSequenceClassification",
+    "HubertModel",
     "ModelConfig",
     "PretrainedModel",
     "Wav2Vec2ForPreTraining",
+    "Wav2Vec2ForSequenceClassification",
     "Wav2Vec2Model",
     "from_pretrained",
     "load_audio",
@@ -38,8 +48,14 @@ _MODULES = {
     "audio": ("AudioError", "load_audio", "normalize", "pad_batch"),
     "config": ("Config", "ConfigError", "ModelConfig"),
     "hub": ("from_pretrained", "save_pretrained"),
-    "models": ("Wav2Vec2ForPreTraining", "Wav2Vec2Model"),
-    "pretrained": ("PretrainedModel",),
+    "models": (
+        "HubertForSequenceClassification",
+        "HubertModel",
+        "Wav2Vec2ForPreTraining",
+        "Wav2Vec2ForSequenceClassification",
+        "Wav2Vec2Model",
+    ),
+    "pretrained": ("FreshHeadError", "PretrainedModel"),
 }
 
 

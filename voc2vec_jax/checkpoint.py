@@ -100,6 +100,31 @@ class Checkpoints:
         state: State = restored["state"]
         return state
 
+    def restore_params(self, step: int) -> dict[str, jax.Array]:
+        """The parameters alone, on the first device of this process.
+
+        Args:
+            step: Which checkpoint.
+        """
+        saved = ocp.PyTreeCheckpointHandler().metadata(self._directory / str(step) / "state")
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        wanted = {
+            path: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+            for path, array in saved["params"].items()
+        }
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeRestore(
+                    {"params": wanted},
+                    restore_args=ocp.checkpoint_utils.construct_restore_args({"params": wanted}),
+                    partial_restore=True,
+                )
+            ),
+        )
+        params: dict[str, jax.Array] = restored["state"]["params"]
+        return params
+
     def close(self) -> None:
         """Waits for a save in progress.
 

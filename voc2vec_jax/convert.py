@@ -1,4 +1,4 @@
-"""Hugging Face tensors and configurations to ours and back, without losing or inventing anything.
+"""Hugging Face tensors to ours and back, without losing or inventing anything.
 
 Module names are Hugging Face names, so the table holds only what the last part of a path is called
 and whether its axes are reversed (PyTorch keeps weights as [out, in, taps], JAX as
@@ -6,22 +6,19 @@ and whether its axes are reversed (PyTorch keeps weights as [out, in, taps], JAX
 once, every parameter filled once and every shape right; otherwise one error lists all offenders.
 """
 
-import dataclasses
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from voc2vec_jax.config import ConfigError, ModelConfig
 from voc2vec_jax.models.parameters import AbstractParams
 
 Tensors = dict[str, np.ndarray]
 
-ENCODER_PREFIX = "wav2vec2."
-"""Where models with a head keep the encoder; a bare encoder has no prefix."""
+ENCODER_PREFIXES = ("wav2vec2.", "hubert.")
+"""Where models with a head keep the encoder, by family; a bare encoder has no prefix."""
 
 
 class Row(NamedTuple):
@@ -41,6 +38,7 @@ TABLE = {
         Row("bias", "bias", reverse_axes=False),
         Row("masked_spec_embed", "masked_spec_embed", reverse_axes=False),
         Row("codevectors", "codevectors", reverse_axes=False),
+        Row("layer_weights", "layer_weights", reverse_axes=False),
         # Checkpoints of 2021-2023 say weight_g/weight_v, which every transformers release reads,
         # so that is what is written; releases since 4.36 may write the other spelling.
         Row("weight_g", "weight_g", True, also_read="parametrizations.weight.original0"),
@@ -87,7 +85,7 @@ def to_hf(params: Mapping[str, jax.Array | np.ndarray]) -> Tensors:
         name = hf_name(path)
         assert name is not None
         tensors[name] = np.ascontiguousarray(
-            _reverse_if_needed(path, np.asarray(value)), np.float32
+            _reversed_if_needed(path, np.asarray(value)), np.float32
         )
     return tensors
 
@@ -98,17 +96,19 @@ def from_hf(
     *,
     new_heads: bool = False,
     drop_heads: bool = False,
+    replace_heads: bool = False,
 ) -> tuple[Tensors, Ledger]:
     """Hugging Face tensors as parameters for the paths in `expected`.
 
-    A prefix that only one side has (`wav2vec2.`) is bridged. The encoder must match completely;
-    heads may differ only as asked.
+    A prefix that only one side has (`wav2vec2.`, `hubert.`) is bridged. The encoder must match
+    completely; heads may differ only as asked.
 
     Args:
-        tensors: By Hugging Face name, any floating dtype.
+        tensors: By Hugging Face name, any floating dtype; read one by one.
         expected: Shapes and dtypes by dotted path.
         new_heads: Allow parameters of a head that the source lacks; they are not in the result.
         drop_heads: Allow source tensors outside the encoder to be left behind.
+        replace_heads: Leave the source's heads behind even where they would fit.
 
     Returns:
         Arrays by dotted path, cast to the expected dtype, and the ledger.
@@ -118,6 +118,10 @@ def from_hf(
             wrong shape, not floating point, or not finite.
     """
     source, heads = _bridge_prefix(tensors, expected)
+    if replace_heads:
+        heads |= {name for name in source if _is_head(name, expected)}
+        source = {name: held for name, held in source.items() if name not in heads}
+        new_heads = drop_heads = True
     problems: list[str] = []
     result: Tensors = {}
     used: set[str] = set()
@@ -134,17 +138,18 @@ def from_hf(
         if len(names) > 1:
             problems.append(f"twice       {' and '.join(names)} hold the same parameter")
             continue
-        value = _reverse_if_needed(path, np.asarray(source[names[0]]))
-        if value.shape != shape.shape:
+        value = np.asarray(tensors[source[names[0]]])
+        if list(value.shape) != _hf_shape(path, shape.shape):
             problems.append(
-                f"mis-shaped  {names[0]}  {list(source[names[0]].shape)}, expected "
+                f"mis-shaped  {names[0]}  {list(value.shape)}, expected "
                 f"{_hf_shape(path, shape.shape)}"
             )
         elif not _is_floating(value):
             problems.append(f"not float   {names[0]}  {value.dtype}")
         else:
+            # One copy, always: the source may be a map of a file that is about to go.
             with np.errstate(over="ignore"):  # what float32 cannot hold is reported below
-                value = value.astype(shape.dtype)
+                value = np.array(_reversed_if_needed(path, value), shape.dtype, order="C")
             if not np.isfinite(value).all():
                 problems.append(f"not finite  {names[0]}  holds NaN or infinity")
             result[path] = value
@@ -161,32 +166,33 @@ def from_hf(
     return result, Ledger(tuple(result), tuple(new), tuple(dropped))
 
 
+def encoder_prefix(names: Iterable[str]) -> str:
+    """Where these tensors or parameters keep the encoder: `wav2vec2.`, `hubert.` or nothing."""
+    held = {name.partition(".")[0] + "." for name in names}
+    return next((prefix for prefix in ENCODER_PREFIXES if prefix in held), "")
+
+
 def _bridge_prefix(
-    tensors: Mapping[str, np.ndarray], expected: AbstractParams
-) -> tuple[dict[str, np.ndarray], set[str]]:
-    """The source under the names of the target's layout, and the head tensors left over."""
-    source_has = any(name.startswith(ENCODER_PREFIX) for name in tensors)
-    target_has = any(path.startswith(ENCODER_PREFIX) for path in expected)
-    if source_has and not target_has:
-        encoder = {
-            name.removeprefix(ENCODER_PREFIX): value
-            for name, value in tensors.items()
-            if name.startswith(ENCODER_PREFIX)
-        }
-        return encoder, {name for name in tensors if not name.startswith(ENCODER_PREFIX)}
-    if target_has and not source_has:
-        return {ENCODER_PREFIX + name: value for name, value in tensors.items()}, set()
-    return dict(tensors), set()
+    tensors: Iterable[str], expected: AbstractParams
+) -> tuple[dict[str, str], set[str]]:
+    """Source names by their names in the target's layout, and the head tensors left over."""
+    source, target = encoder_prefix(tensors), encoder_prefix(expected)
+    if source and not target:
+        encoder = {name.removeprefix(source): name for name in tensors if name.startswith(source)}
+        return encoder, {name for name in tensors if not name.startswith(source)}
+    if target and not source:
+        return {target + name: name for name in tensors}, set()
+    return {name: name for name in tensors}, set()
 
 
 def _is_head(name: str, expected: AbstractParams) -> bool:
-    with_head = any(path.startswith(ENCODER_PREFIX) for path in expected)
-    return with_head and not name.startswith(ENCODER_PREFIX)
+    prefix = encoder_prefix(expected)
+    return bool(prefix) and not name.startswith(prefix)
 
 
-def _reverse_if_needed(path: str, value: np.ndarray) -> np.ndarray:
-    row = TABLE[path.rpartition(".")[2]]
-    return np.ascontiguousarray(value.T) if row.reverse_axes else value
+def _reversed_if_needed(path: str, value: np.ndarray) -> np.ndarray:
+    """A view, as PyTorch and JAX see each other's axes."""
+    return value.T if TABLE[path.rpartition(".")[2]].reverse_axes else value
 
 
 def _hf_shape(path: str, shape: tuple[int, ...]) -> list[int]:
@@ -197,43 +203,3 @@ def _hf_shape(path: str, shape: tuple[int, ...]) -> list[int]:
 def _is_floating(value: np.ndarray) -> bool:
     # bfloat16 and its kin are registered outside NumPy's own kinds.
     return value.dtype.kind == "f" or value.dtype.name.startswith(("bfloat", "float"))
-
-
-REWRITTEN = {"architectures", "model_type", "dtype", "torch_dtype", "transformers_version"}
-UNSUPPORTED = {"add_adapter": False, "adapter_attn_dim": None}
-
-
-def config_from_hf(fields: Mapping[str, Any]) -> ModelConfig:
-    """A parsed `config.json` as a model configuration; missing keys mean transformers' defaults.
-
-    Raises:
-        ConfigError: A value of the wrong type, out of range, or asking for what is not supported.
-    """
-    for name, supported in UNSUPPORTED.items():
-        if fields.get(name, supported) != supported:
-            raise ConfigError(f"{name}={fields[name]!r}: adapters are not supported")
-    ours = {field.name: field for field in dataclasses.fields(ModelConfig)}
-    ours.pop("other_fields")
-    read = {}
-    for name, field in ours.items():
-        if name in fields:
-            read[name] = _typed(name, fields[name], field.default)
-    others = {k: v for k, v in fields.items() if k not in ours and k not in REWRITTEN}
-    return ModelConfig(**read, other_fields=json.dumps(others, sort_keys=True))
-
-
-def _typed(name: str, value: Any, default: Any) -> Any:
-    if isinstance(default, tuple) and isinstance(value, list | tuple):
-        return tuple(value)
-    if isinstance(default, float) and type(value) is int and abs(value) < 2**53:
-        return float(value)
-    if type(value) is not type(default):
-        raise ConfigError(f"{name}={value!r}: expected {type(default).__name__}")
-    return value
-
-
-def config_to_hf(config: ModelConfig, architecture: str) -> dict[str, Any]:
-    """The `config.json` of a model, including the keys that were only carried along."""
-    fields = dataclasses.asdict(config)
-    others = json.loads(fields.pop("other_fields"))
-    return {"architectures": [architecture], **others, **fields}

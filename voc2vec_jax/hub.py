@@ -1,29 +1,34 @@
-"""Hugging Face folders: loading a model from one, calling it, and writing one."""
+"""Loading a model from a checkpoint of any kind, and writing one that `transformers` loads."""
 
+import dataclasses
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
+from flax import nnx
 
 from voc2vec_jax import convert, model_card
-from voc2vec_jax.audio import SAMPLE_RATE
+from voc2vec_jax.checkpoint_source import CheckpointSource, read_source
 from voc2vec_jax.config import ConfigError, ModelConfig
-from voc2vec_jax.models import Wav2Vec2ForPreTraining, Wav2Vec2Model
-from voc2vec_jax.models.parameters import describe
+from voc2vec_jax.hf_config import config_to_hf
+from voc2vec_jax.models.architectures import ARCHITECTURES, CLASSIFIERS, ENCODERS, Architecture
+from voc2vec_jax.models.parameters import Params, describe, split
 from voc2vec_jax.models.wav2vec2 import Padding
-from voc2vec_jax.pretrained import Architecture, Preprocessor, PretrainedModel
-from voc2vec_jax.tensor_files import SAFETENSORS, TORCH_BIN, CheckpointError, read_tensors
+from voc2vec_jax.pretrained import PretrainedModel
+from voc2vec_jax.tensor_files import (
+    MAX_SHARD_BYTES,
+    SAFETENSORS,
+    TORCH_BIN,
+    CheckpointError,
+    writing_tensors,
+)
 
-ARCHITECTURES: dict[str, Architecture] = {
-    "Wav2Vec2Model": Wav2Vec2Model,
-    "Wav2Vec2ForPreTraining": Wav2Vec2ForPreTraining,
-}
 FUNCTION_FIELDS = (
+    "model_type",
     "hidden_size",
     "num_hidden_layers",
     "num_attention_heads",
@@ -33,6 +38,7 @@ FUNCTION_FIELDS = (
     "conv_kernel",
     "conv_stride",
     "conv_bias",
+    "feat_proj_layer_norm",
     "num_conv_pos_embeddings",
     "num_conv_pos_embedding_groups",
     "do_stable_layer_norm",
@@ -40,58 +46,110 @@ FUNCTION_FIELDS = (
 )
 """What decides the encoder's function; dropouts and heads may differ when training goes on."""
 
+log = logging.getLogger(__name__)
+
 
 def from_pretrained(
     source: str | os.PathLike[str],
     *,
     revision: str | None = None,
     architecture: Architecture | None = None,
+    labels: Sequence[str] | None = None,
+    seed: int = 0,
     padding: Padding = "hf",
     attention_mask: bool | None = None,
+    final_norm_in_hidden_states: bool | None = None,
 ) -> PretrainedModel:
-    """Loads a Hugging Face checkpoint.
+    """Loads a checkpoint.
+
+    The encoder must be there completely. A head is kept if it belongs to the class that is loaded,
+    and dropped if another class is asked for; what is dropped or fresh is logged as a warning.
 
     Args:
-        source: A folder with `config.json` and `model.safetensors` (or `pytorch_model.bin`, which
-            needs PyTorch), or a hub id (`org/name`, with or without `hf:` before it), which is
-            downloaded.
-        revision: Branch, tag or commit of the hub repository.
-        architecture: Load this class instead of the one that `config.json` names:
-            `Wav2Vec2Model` drops whatever head the checkpoint has.
+        source: A Hugging Face folder (`config.json` with safetensors or PyTorch's `.bin`, in one
+            file or in shards), a fairseq `.pt` of wav2vec 2.0 or HuBERT, a training run's working
+            directory, or a hub id (`org/name`, with or without `hf:` before it), which is
+            downloaded once; `HF_HUB_OFFLINE=1` uses what was.
+        revision: Branch, tag, commit or pull request (`refs/pr/1`) of the hub repository.
+        architecture: Load this class instead of the checkpoint's own: `Wav2Vec2Model` or
+            `HubertModel` drop whatever head it has.
+        labels: Load a classifier of these classes. Its head is the checkpoint's if that one has
+            the same classes in the same order, otherwise a fresh one, to be trained before use.
+        seed: Draws a fresh head.
         padding: See `Wav2Vec2Model`.
         attention_mask: Whether, under `padding="hf"`, lengths mask the attention. None follows
             `preprocessor_config.json`; where that is silent, models with a layer norm in every
             convolution use a mask and the others do not, as they were trained.
+        final_norm_in_hidden_states: Whether the last of the hidden states of a pre-norm model has
+            passed the final norm, as in transformers up to 4.57; matters to a weighted sum of
+            layers. None follows `config.json`, where it is False unless this package wrote it.
 
     Raises:
         CheckpointError: A missing, unreadable or unsupported file.
         ConfigError: A `config.json` that describes no supported model.
         ConversionError: Tensors that do not fit it, all of them listed.
     """
-    folder = resolve(source, revision)
-    config, fields = _read_config(folder)
-    drop_heads = architecture is not None
-    if architecture is None:
-        names = fields.get("architectures") or ["Wav2Vec2Model"]
-        if not isinstance(names, list) or names[0] not in tuple(ARCHITECTURES):
-            raise CheckpointError(
-                f"{folder / 'config.json'}: architectures={names}; supported: "
-                f"{', '.join(ARCHITECTURES)}. Give architecture=Wav2Vec2Model for its encoder alone"
+    held = read_source(source, revision)
+    config, family = held.config, held.config.model_type
+    if labels is not None:
+        architecture = CLASSIFIERS[family] if architecture is None else architecture
+        if architecture is not CLASSIFIERS[family]:
+            raise ConfigError(
+                f"labels={list(labels)[:5]}: {architecture.__name__} does not classify; leave "
+                f"architecture out, or give {CLASSIFIERS[family].__name__}"
             )
-        architecture = ARCHITECTURES[names[0]]
-    params, ledger = _read_params(folder, architecture, config, drop_heads=drop_heads)
-    preprocessor = _read_preprocessor(folder, config)
+        config = dataclasses.replace(config, labels=tuple(labels))
+    if final_norm_in_hidden_states is not None:
+        config = dataclasses.replace(
+            config, final_norm_in_hidden_states=final_norm_in_hidden_states
+        )
+    elif held.old_weighted_sum:
+        log.warning(
+            "%s: its weighted sum of layers was saved by transformers 4, whose last hidden state "
+            "included the final norm; final_norm_in_hidden_states=True reproduces it, False is "
+            "what transformers 5 computes",
+            held.place,
+        )
+    own = ARCHITECTURES[family].get(held.architecture)
+    chosen = _choose(held, own, architecture)
+    fresh_head = labels is not None and (chosen is not own or config.labels != held.config.labels)
+    tensors, ledger = _fill(
+        held, chosen, config, drop_heads=chosen is not own, replace_heads=fresh_head
+    )
+    params = {path: jax.numpy.asarray(value) for path, value in tensors.items()}
+    params |= _fresh(chosen, config, ledger.new, seed)
+    if ledger.new or ledger.dropped:
+        log.warning("%s as %s: %s", held.place, chosen.__name__, ledger)
     return PretrainedModel(
-        architecture,
+        chosen,
         config,
-        {path: jax.numpy.asarray(value) for path, value in params.items()},
-        preprocessor=preprocessor,
+        params,
+        preprocessor=held.preprocessor,
         padding=padding,
         attention_mask=(
-            preprocessor.return_attention_mask if attention_mask is None else attention_mask
+            held.preprocessor.return_attention_mask if attention_mask is None else attention_mask
         ),
         ledger=ledger,
     )
+
+
+def _choose(
+    held: CheckpointSource, own: Architecture | None, asked: Architecture | None
+) -> Architecture:
+    family = held.config.model_type
+    chosen = asked or own
+    if chosen is None:
+        raise CheckpointError(
+            f"{held.place}: holds a {held.architecture}; supported: "
+            f"{', '.join(ARCHITECTURES[family])}. Give architecture={ENCODERS[family].__name__} "
+            "for its encoder alone"
+        )
+    if chosen.model_type != family:
+        raise ConfigError(
+            f"architecture={chosen.__name__}: {held.place} is of type {family}, for which there "
+            f"are {', '.join(ARCHITECTURES[family])}"
+        )
+    return chosen
 
 
 def load_params(
@@ -108,16 +166,47 @@ def load_params(
         ConfigError: The checkpoint computes something else than `config`, even if its shapes fit.
         CheckpointError, ConversionError: As `from_pretrained`.
     """
-    folder = resolve(source)
-    theirs, _ = _read_config(folder)
+    held = read_source(source)
     differing = [
-        f"model.{name} is {getattr(config, name)} in the run, {getattr(theirs, name)} there"
+        f"model.{name} is {getattr(config, name)} in the run, {getattr(held.config, name)} there"
         for name in FUNCTION_FIELDS
-        if getattr(config, name) != getattr(theirs, name)
+        if getattr(config, name) != getattr(held.config, name)
     ]
     if differing:
-        raise ConfigError(f"{folder}: another architecture ({'; '.join(differing)})")
-    return _read_params(folder, architecture, config, new_heads=True, drop_heads=True)
+        raise ConfigError(f"{held.place}: another architecture ({'; '.join(differing)})")
+    return _fill(held, architecture, config, new_heads=True, drop_heads=True)
+
+
+def _fill(
+    held: CheckpointSource, architecture: Architecture, config: ModelConfig, **heads: bool
+) -> tuple[convert.Tensors, convert.Ledger]:
+    # Describing thousands of layers takes hours; a file without a tensor for each cannot fit.
+    if config.num_hidden_layers > len(held.tensors):
+        raise CheckpointError(
+            f"{held.place}: num_hidden_layers={config.num_hidden_layers}, but its weights are "
+            f"{len(held.tensors)} tensors; put back the files that belong together "
+            f"({SAFETENSORS} or {TORCH_BIN}, and config.json)"
+        )
+    _, expected = describe(architecture, config)
+    try:
+        tensors, ledger = convert.from_hf(held.tensors, expected, **heads)
+    except convert.ConversionError as error:
+        raise convert.ConversionError(f"{held.place}: {error}") from None
+    return tensors, dataclasses.replace(ledger, dropped=(*ledger.dropped, *held.left_behind))
+
+
+def _fresh(
+    architecture: Architecture, config: ModelConfig, paths: Sequence[str], seed: int
+) -> Params:
+    """Initial values of some parameters; the compiler leaves out those of all others."""
+    if not paths:
+        return {}
+
+    def init(key: jax.Array) -> Params:
+        _, params = split(architecture(config, rngs=nnx.Rngs(key)))
+        return {path: params[path] for path in paths}
+
+    return jax.jit(init)(jax.random.key(seed))
 
 
 def save_pretrained(
@@ -125,132 +214,33 @@ def save_pretrained(
     folder: str | os.PathLike[str],
     *,
     facts: Mapping[str, str] | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Writes a folder that `transformers` and `from_pretrained` load.
 
-    `config.json`, `preprocessor_config.json`, `model.safetensors` and a model card. Each file
-    appears whole or not at all, and none is touched before the tensors are on disk; tensor bytes
-    depend on the weights only.
+    `config.json`, `preprocessor_config.json`, `model.safetensors` (or shards of it with their
+    index) and a model card. Each file appears whole or not at all; tensor bytes depend on the
+    weights only.
 
     Args:
         model: What to write.
         folder: Made if missing.
         facts: Rows for the model card, such as training data and steps.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / "model.safetensors.part"
-    try:
-        save_file(convert.to_hf(model.params), unfinished, metadata={"format": "pt"})
-    except BaseException as error:
-        unfinished.unlink(missing_ok=True)
-        if isinstance(error, SafetensorError):
-            raise OSError(f"{unfinished}: could not be written ({error}); make room") from None
-        raise
-    config = convert.config_to_hf(model.config, model.architecture.__name__)
-    _write_json(folder / "config.json", config)
-    _write_json(folder / "preprocessor_config.json", model.preprocessor.to_hf())
-    _write_text(
-        folder / "README.md", model_card.render(model.architecture.__name__, model.config, facts)
-    )
-    os.replace(unfinished, folder / "model.safetensors")
-
-
-def resolve(source: str | os.PathLike[str], revision: str | None = None) -> Path:
-    """The local folder of a checkpoint; a hub id is downloaded into the hub's cache.
-
-    Args:
-        source: A folder, or a hub id.
-        revision: Branch, tag or commit of the hub repository.
+        max_shard_bytes: Split the weights into files of at most this size.
 
     Raises:
-        CheckpointError: Neither a folder nor a reachable hub id.
+        FreshHeadError: Random weights would pass as trained ones.
+        OSError: The folder cannot be written, or is full; what was in it is still whole.
     """
-    text = os.fspath(source)
-    if text and not text.startswith("hf:") and Path(text).exists():
-        if not Path(text).is_dir():
-            raise CheckpointError(f"{text}: is a file; give the folder that holds it")
-        return Path(text)
-    repository = text.removeprefix("hf:")
-    if text.startswith((".", "/", "~")) or repository.count("/") > 1 or not repository:
-        raise CheckpointError(f"{text!r}: no such folder, and not a hub id (org/name)")
-    # Imported here: it costs a second that local work need not pay.
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(
-            snapshot_download(repository, revision=revision, allow_patterns=["*.json", SAFETENSORS])
-        )
-        if not (folder / SAFETENSORS).exists():
-            snapshot_download(repository, revision=revision, allow_patterns=[TORCH_BIN])
-        return folder
-    except Exception as error:  # its HTTP library, and that one's errors, change between releases
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise CheckpointError(
-            f"{text}: no such folder, and the Hugging Face hub did not give it ({reason}); give a "
-            "folder, or check the id and the connection"
-        ) from None
-
-
-def _read_params(
-    folder: Path,
-    architecture: Architecture,
-    config: ModelConfig,
-    *,
-    new_heads: bool = False,
-    drop_heads: bool = False,
-) -> tuple[convert.Tensors, convert.Ledger]:
-    tensors = read_tensors(folder)
-    # Describing thousands of layers takes hours; a file without a tensor for each cannot fit.
-    if config.num_hidden_layers > len(tensors):
-        raise CheckpointError(
-            f"{folder}: config.json has num_hidden_layers={config.num_hidden_layers}, but "
-            f"the file of weights ({SAFETENSORS} or {TORCH_BIN}) holds {len(tensors)} tensors; put "
-            "back the files that belong together"
-        )
-    _, expected = describe(architecture, config)
-    try:
-        return convert.from_hf(tensors, expected, new_heads=new_heads, drop_heads=drop_heads)
-    except convert.ConversionError as error:
-        raise convert.ConversionError(f"{folder}: {error}") from None
-
-
-def _read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
-    fields = _read_json(folder / "config.json")
-    try:
-        return convert.config_from_hf(fields), fields
-    except ConfigError as error:
-        raise ConfigError(f"{folder / 'config.json'}: {error}") from None
-
-
-def _read_preprocessor(folder: Path, config: ModelConfig) -> Preprocessor:
-    path = folder / "preprocessor_config.json"
-    fields = _read_json(path) if path.is_file() else {}
-    rate = fields.get("sampling_rate", SAMPLE_RATE)
-    if rate != SAMPLE_RATE:
-        raise CheckpointError(f"{path}: sampling_rate={rate}; only {SAMPLE_RATE} is supported")
-    values = {
-        "do_normalize": fields.get("do_normalize", True),
-        "return_attention_mask": fields.get(
-            "return_attention_mask", config.feat_extract_norm == "layer"
-        ),
-    }
-    for name, value in values.items():
-        if type(value) is not bool:
-            raise CheckpointError(f"{path}: {name}={value!r}; must be true or false")
-    return Preprocessor(**values)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: not found; is this a Hugging Face folder?") from None
-    except (ValueError, RecursionError, OSError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON ({error})") from None
-    if not isinstance(fields, dict):
-        raise CheckpointError(f"{path}: holds {type(fields).__name__}, expected an object")
-    return fields
+    model.refuse_fresh_head("a file of it would pass for a trained one")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = config_to_hf(model.config, model.architecture.__name__)
+    card = model_card.render(model.architecture.__name__, model.config, facts)
+    with writing_tensors(folder, convert.to_hf(model.params), max_shard_bytes):
+        _write_json(folder / "config.json", config)
+        _write_json(folder / "preprocessor_config.json", model.preprocessor.to_hf())
+        _write_text(folder / "README.md", card)
 
 
 def _write_json(path: Path, fields: Mapping[str, Any]) -> None:

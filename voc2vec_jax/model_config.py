@@ -8,6 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import tyro
 
 MAX_CONV_LAYERS = 64
+MAX_LABELS = 16_384
 
 
 class ConfigError(ValueError):
@@ -60,13 +61,13 @@ def _in_words(hint: Any) -> str:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Architecture, under the names and with the defaults of `transformers.Wav2Vec2Config` 5.23.
+    """Architecture, under the names and with the defaults of transformers 5.23.
 
-    The defaults are what a missing key of a `config.json` means; they are not a training recipe
-    (`configs/` holds those).
+    `Wav2Vec2Config` and `HubertConfig` agree wherever they share a field. The defaults are what a
+    missing key of a `config.json` means; they are not a training recipe (`configs/` holds those).
     """
 
-    model_type: Literal["wav2vec2"] = "wav2vec2"
+    model_type: Literal["wav2vec2", "hubert"] = "wav2vec2"
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
@@ -90,13 +91,21 @@ class ModelConfig:
     hidden_dropout: float = 0.1
     activation_dropout: float = 0.1
     attention_dropout: float = 0.1
+    feat_proj_layer_norm: bool = True
+    """Whether features are normalised before they are projected; only HuBERT can go without."""
     feat_proj_dropout: float = 0.0
     feat_quantizer_dropout: float = 0.0
     layerdrop: float = 0.1
+    apply_spec_augment: bool = True
+    """Whether fine-tuning hides spans of frames and of channels; pre-training masks by `mask.*`."""
     mask_time_prob: float = 0.05
-    """SpecAugment of fine-tuning; pre-training masks by `mask.prob`. Here only because
-    transformers leaves `masked_spec_embed` out of a model whose mask probabilities are both 0."""
+    """Expected share of hidden frames in fine-tuning. If this and `mask_feature_prob` are 0,
+    transformers leaves `masked_spec_embed` out of the model."""
+    mask_time_length: int = 10
+    mask_time_min_masks: int = 2
     mask_feature_prob: float = 0.0
+    mask_feature_length: int = 10
+    mask_feature_min_masks: int = 0
     num_codevectors_per_group: int = 320
     num_codevector_groups: int = 2
     codevector_dim: int = 256
@@ -104,12 +113,20 @@ class ModelConfig:
     num_negatives: int = 100
     contrastive_logits_temperature: float = 0.1
     diversity_loss_weight: float = 0.1
+    use_weighted_layer_sum: bool = False
+    """Whether a classifier reads a learned average of all hidden states, not only the last."""
+    final_norm_in_hidden_states: bool = False
+    """Whether the last hidden state of a pre-norm model has passed the final norm, as in
+    transformers up to 4.57. It moves the weighted layer sum. Not a field of transformers."""
+    classifier_proj_size: int = 256
+    labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")
+    """Class names in the order of the logits; transformers keeps them as `id2label`."""
     other_fields: tyro.conf.Suppress[str] = "{}"
     """JSON object of the `config.json` keys that this package does not read, so that an export
     hands them on unchanged."""
 
     def __post_init__(self) -> None:
-        for name in ("conv_dim", "conv_kernel", "conv_stride"):
+        for name in ("conv_dim", "conv_kernel", "conv_stride", "labels"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         require_types("model", self)
@@ -133,6 +150,9 @@ class ModelConfig:
             "codevector_dim": 16_384,
             "proj_codevector_dim": 16_384,
             "num_negatives": 65_536,
+            "classifier_proj_size": 16_384,
+            "mask_time_length": 4_096,
+            "mask_feature_length": 4_096,
         }
         for name, limit in sizes.items():
             value = getattr(self, name)
@@ -175,11 +195,20 @@ class ModelConfig:
         for name in ("layer_norm_eps", "contrastive_logits_temperature"):
             value = getattr(self, name)
             require(value > 0, f"model.{name}", value, "must be positive")
+        for name in ("diversity_loss_weight", "mask_time_min_masks", "mask_feature_min_masks"):
+            value = getattr(self, name)
+            require(value >= 0, f"model.{name}", value, "must not be negative")
         require(
-            self.diversity_loss_weight >= 0,
-            "model.diversity_loss_weight",
-            self.diversity_loss_weight,
-            "must not be negative",
+            self.feat_proj_layer_norm or self.model_type == "hubert",
+            "model.feat_proj_layer_norm",
+            self.feat_proj_layer_norm,
+            "wav2vec 2.0 always normalises here; only HuBERT can go without",
+        )
+        require(
+            1 <= len(self.labels) == len(set(self.labels)) <= MAX_LABELS,
+            "model.labels",
+            self.labels[:10],
+            f"needs 1 to {MAX_LABELS} different names",
         )
 
     @property

@@ -11,11 +11,9 @@ import numpy as np
 from voc2vec_jax.audio import SAMPLE_RATE, frames_from_samples, pad_batch
 from voc2vec_jax.convert import Ledger
 from voc2vec_jax.model_config import ModelConfig
-from voc2vec_jax.models import ModelOutput, PretrainingOutput, Wav2Vec2ForPreTraining, Wav2Vec2Model
+from voc2vec_jax.models.architectures import ENCODERS, Architecture, Output
 from voc2vec_jax.models.parameters import Params, describe, merge
 from voc2vec_jax.models.wav2vec2 import Padding
-
-Architecture = type[Wav2Vec2Model] | type[Wav2Vec2ForPreTraining]
 
 BUCKETS_PER_OCTAVE = 4
 """Under `masked`, signals are padded to lengths at most a quarter apart: few compilations, little
@@ -29,6 +27,16 @@ class Preprocessor:
     do_normalize: bool = True
     return_attention_mask: bool = False
 
+    @classmethod
+    def of_training(cls, normalize: str) -> "Preprocessor":
+        """What suits a model that was trained on signals prepared by `data.normalize`."""
+        return cls(
+            do_normalize=normalize != "none",
+            # With it, transformers normalises over a clip's own samples and leaves padding out of
+            # the transformer, which is nearest to how the model was trained.
+            return_attention_mask=normalize != "padded",
+        )
+
     def to_hf(self) -> dict[str, Any]:
         """The file's content, as `transformers.Wav2Vec2FeatureExtractor` reads it."""
         return {
@@ -40,6 +48,10 @@ class Preprocessor:
             "do_normalize": self.do_normalize,
             "return_attention_mask": self.return_attention_mask,
         }
+
+
+class FreshHeadError(ValueError):
+    """Scores were asked of a classifier that nobody has trained."""
 
 
 class PretrainedModel:
@@ -76,7 +88,7 @@ class PretrainedModel:
 
         def forward(
             params: Params, waveform: jax.Array, lengths: jax.Array, output_hidden_states: bool
-        ) -> ModelOutput | PretrainingOutput:
+        ) -> Output:
             model = merge(graphdef, params)
             return model(
                 waveform,
@@ -102,13 +114,23 @@ class PretrainedModel:
         over_padding = self.padding == "hf" and not self.preprocessor.return_attention_mask
         return pad_batch(waveforms, normalize="padded" if over_padding else "clip")
 
+    def refuse_fresh_head(self, consequence: str) -> None:
+        """Raises FreshHeadError if the source had no weights for a part of this model."""
+        new = self.ledger.new if self.ledger else ()
+        if new:
+            raise FreshHeadError(
+                f"{', '.join(new)}: fresh, not trained, so {consequence}; fine-tune the model "
+                "first, or load the encoder alone with architecture="
+                f"{ENCODERS[self.config.model_type].__name__}"
+            )
+
     def __call__(
         self,
         waveform: np.ndarray | jax.Array,
         lengths: np.ndarray | Sequence[int] | None = None,
         *,
         output_hidden_states: bool = False,
-    ) -> ModelOutput | PretrainingOutput:
+    ) -> Output:
         """Runs the model in evaluation mode on signals taken as given.
 
         Under `padding="masked"` the batch is padded to the next of a few lengths, and the result
@@ -121,7 +143,9 @@ class PretrainedModel:
 
         Raises:
             ValueError: A wrong shape or type, or a length below the receptive field or beyond S.
+            FreshHeadError: A classifier whose head no checkpoint has filled.
         """
+        self.refuse_fresh_head("its scores would be random")
         if waveform.ndim != 2:
             raise ValueError(f"waveform has shape {waveform.shape}; give [B, S]")
         if not jnp.issubdtype(waveform.dtype, jnp.floating):
@@ -143,8 +167,7 @@ class PretrainedModel:
         out = self._forward(self.params, waveform, sizes.astype(np.int32), output_hidden_states)
         if self.padding == "masked":
             frames = frames_from_samples(samples, self.config.conv_kernel, self.config.conv_stride)
-            # Cut in NumPy: as JAX arrays, each new number of frames would compile its own slices.
-            out = jax.tree.map(lambda x: jax.device_put(np.asarray(x)[:, :frames]), out)
+            out = out.first_frames(frames)
         return out
 
 

@@ -131,12 +131,7 @@ def train(arguments: Arguments) -> None:
             task.architecture,
             config.model,
             params,
-            preprocessor=pretrained.Preprocessor(
-                do_normalize=config.data.normalize != "none",
-                # With it, transformers normalises over a clip's own samples and leaves padding
-                # out of the transformer, which is nearest to how the model was trained.
-                return_attention_mask=config.data.normalize != "padded",
-            ),
+            preprocessor=pretrained.Preprocessor.of_training(config.data.normalize),
         ),
         workdir / "export",
         facts=model_card.facts_of_run(config, data.store.directory.name),

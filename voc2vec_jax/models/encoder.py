@@ -21,12 +21,16 @@ class FeatureProjection(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.dropout_rate = config.feat_proj_dropout
-        self.layer_norm = layer_norm(config.conv_dim[-1], config.layer_norm_eps, rngs)
+        self.layer_norm = (
+            layer_norm(config.conv_dim[-1], config.layer_norm_eps, rngs)
+            if config.feat_proj_layer_norm
+            else None
+        )
         self.projection = torch_linear(config.conv_dim[-1], config.hidden_size, rngs)
 
     def __call__(self, features: jax.Array, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """`features` [B, T, C] to (hidden [B, T, D], normalised features [B, T, C])."""
-        normalised = self.layer_norm(features)
+        normalised = features if self.layer_norm is None else self.layer_norm(features)
         return dropout(self.projection(normalised), self.dropout_rate, key), normalised
 
 

@@ -1,9 +1,10 @@
 """wav2vec 2.0: the encoder, and the encoder with its pre-training head."""
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx, struct
 
 from voc2vec_jax.audio import frames_from_samples
@@ -14,6 +15,7 @@ from voc2vec_jax.models.layers import dropout, split_key, torch_linear
 from voc2vec_jax.models.quantizer import GumbelVectorQuantizer, Quantized
 
 Padding = Literal["hf", "masked"]
+ModelType = Literal["wav2vec2", "hubert"]
 
 
 @struct.dataclass
@@ -26,6 +28,11 @@ class ModelOutput:
     extract_features: jax.Array  # [B, T, C], normalised: the quantizer's input
     hidden_states: tuple[jax.Array, ...] | None = None  # layers + 1 of [B, T, D]
 
+    def first_frames(self, frames: int) -> "ModelOutput":
+        """Without the frames from index `frames` on."""
+        cut: ModelOutput = cut_frames(self, frames)
+        return cut
+
 
 @struct.dataclass
 class PretrainingOutput:
@@ -36,9 +43,29 @@ class PretrainingOutput:
     quantized: Quantized
     encoder: ModelOutput
 
+    @property
+    def frame_mask(self) -> jax.Array:
+        """[B, T] bool, True for real frames."""
+        return self.encoder.frame_mask
+
+    def first_frames(self, frames: int) -> "PretrainingOutput":
+        """Without the frames from index `frames` on."""
+        cut: PretrainingOutput = cut_frames(self, frames)
+        return cut
+
+
+def cut_frames(tree: Any, frames: int) -> Any:
+    """`tree` with every array [B, T, …] cut to [B, frames, …].
+
+    In NumPy: as JAX arrays, each new number of frames would compile its own slices.
+    """
+    return jax.tree.map(lambda x: jax.device_put(np.asarray(x)[:, :frames]), tree)
+
 
 class Wav2Vec2Model(nnx.Module):
     """The encoder that all tasks share (`transformers.Wav2Vec2Model`)."""
+
+    model_type: ClassVar[ModelType] = "wav2vec2"
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -58,6 +85,7 @@ class Wav2Vec2Model(nnx.Module):
         padding: Padding = "hf",
         attention_mask: bool = False,
         span_mask: jax.Array | None = None,
+        channel_mask: jax.Array | None = None,
         feature_grad_mult: float = 1.0,
         output_hidden_states: bool = False,
         key: jax.Array | None = None,
@@ -72,7 +100,9 @@ class Wav2Vec2Model(nnx.Module):
                 everywhere, so that a clip's frames do not depend on its batch.
             attention_mask: Under `hf`, whether padded frames are zeroed and not attended to.
             span_mask: [B, T], True where a frame is replaced by the mask embedding.
-            feature_grad_mult: Factor on the gradient that enters the convolutions.
+            channel_mask: [B, D], True where a projected channel is set to 0, after `span_mask`.
+            feature_grad_mult: Factor on the gradient that enters the convolutions; 0 freezes them
+                and saves their backward pass.
             output_hidden_states: Return the hidden states of all blocks too.
             key: Drives dropout and layer drop; None in evaluation.
         """
@@ -91,9 +121,13 @@ class Wav2Vec2Model(nnx.Module):
         if span_mask is not None:
             embedding = self.masked_spec_embed[...].reshape(1, 1, -1)
             hidden = jnp.where(span_mask[:, :, None], embedding, hidden)
+        if channel_mask is not None:
+            hidden = jnp.where(channel_mask[:, None, :], jnp.zeros_like(hidden), hidden)
         hidden, hidden_states = self.encoder(
             hidden, frame_mask if masked or attention_mask else None, encoder_key
         )
+        if self.config.final_norm_in_hidden_states:
+            hidden_states = (*hidden_states[:-1], hidden)
         return ModelOutput(
             last_hidden_state=hidden,
             frame_mask=frame_mask,
@@ -109,6 +143,8 @@ class Wav2Vec2ForPreTraining(nnx.Module):
     Matches `transformers.Wav2Vec2ForPreTraining` tensor by tensor; fairseq calls `project_hid`
     `final_proj`.
     """
+
+    model_type: ClassVar[ModelType] = "wav2vec2"
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -171,4 +207,6 @@ _scale_gradient.defvjp(
 
 def scale_gradient(x: jax.Array, factor: float) -> jax.Array:
     """The identity whose gradient is multiplied by `factor` (fairseq's `GradMultiply`)."""
+    if factor == 0.0:
+        return jax.lax.stop_gradient(x)
     return x if factor == 1.0 else _scale_gradient(x, jnp.asarray(factor, x.dtype))

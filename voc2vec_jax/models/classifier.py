@@ -1,0 +1,126 @@
+"""Classification of whole clips: per-frame projection, mean over frames, linear classifier."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx, struct
+
+from voc2vec_jax.config import ModelConfig
+from voc2vec_jax.models.hubert import HubertModel
+from voc2vec_jax.models.layers import encoder_linear
+from voc2vec_jax.models.wav2vec2 import ModelOutput, ModelType, Padding, Wav2Vec2Model
+
+
+@struct.dataclass
+class ClassifierOutput:
+    """Scores of clips, and the frames that they come from."""
+
+    logits: jax.Array  # [B, N], N classes in the order of `config.labels`
+    pooled: jax.Array  # [B, P], mean of the projected frames
+    encoder: ModelOutput
+
+    @property
+    def last_hidden_state(self) -> jax.Array:
+        """[B, T, D]."""
+        return self.encoder.last_hidden_state
+
+    @property
+    def hidden_states(self) -> tuple[jax.Array, ...] | None:
+        """Layers + 1 of [B, T, D], where they were asked for."""
+        return self.encoder.hidden_states
+
+    @property
+    def frame_mask(self) -> jax.Array:
+        """[B, T] bool, True for real frames."""
+        return self.encoder.frame_mask
+
+    def first_frames(self, frames: int) -> "ClassifierOutput":
+        """Without the encoder's frames from index `frames` on."""
+        return ClassifierOutput(self.logits, self.pooled, self.encoder.first_frames(frames))
+
+
+class _SequenceClassifier(nnx.Module):
+    """The head; subclasses say which encoder it reads, and under which name."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        if config.use_weighted_layer_sum:
+            states = config.num_hidden_layers + 1
+            self.layer_weights = nnx.Param(jnp.full((states,), 1 / states))
+        self.projector = encoder_linear(config.hidden_size, config.classifier_proj_size, rngs)
+        self.classifier = encoder_linear(config.classifier_proj_size, len(config.labels), rngs)
+
+    @property
+    def encoder(self) -> Wav2Vec2Model:
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        waveform: jax.Array,
+        lengths: jax.Array | None = None,
+        *,
+        padding: Padding = "hf",
+        attention_mask: bool = False,
+        output_hidden_states: bool = False,
+        **options: Any,
+    ) -> ClassifierOutput:
+        """Classifies a batch of signals; all arguments are those of `Wav2Vec2Model`.
+
+        The mean is over the true frames, or, under `padding="hf"` without `attention_mask`, over
+        all frames, padded ones included, as in transformers.
+        """
+        encoder = self.encoder(
+            waveform,
+            lengths,
+            padding=padding,
+            attention_mask=attention_mask,
+            output_hidden_states=output_hidden_states or self.config.use_weighted_layer_sum,
+            **options,
+        )
+        hidden = encoder.last_hidden_state
+        if self.config.use_weighted_layer_sum:
+            assert encoder.hidden_states is not None
+            weights = jax.nn.softmax(self.layer_weights[...])
+            hidden = jnp.einsum("l,lbtd->btd", weights, jnp.stack(encoder.hidden_states))
+        projected = self.projector(hidden)  # [B, T, P]
+        if padding == "masked" or attention_mask:
+            real = encoder.frame_mask[:, :, None]
+            total = jnp.sum(jnp.where(real, projected, jnp.zeros_like(projected)), axis=1)
+            pooled = total / jnp.sum(real, axis=1)
+        else:
+            pooled = jnp.mean(projected, axis=1)
+        if not output_hidden_states:
+            encoder = dataclasses.replace(encoder, hidden_states=None)
+        return ClassifierOutput(self.classifier(pooled), pooled, encoder)
+
+
+class Wav2Vec2ForSequenceClassification(_SequenceClassifier):
+    """wav2vec 2.0 with a classifier (`transformers.Wav2Vec2ForSequenceClassification`)."""
+
+    model_type: ClassVar[ModelType] = "wav2vec2"
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.wav2vec2 = Wav2Vec2Model(config, rngs=rngs)
+        super().__init__(config, rngs=rngs)
+
+    @property
+    def encoder(self) -> Wav2Vec2Model:
+        """The model without its head."""
+        return self.wav2vec2
+
+
+class HubertForSequenceClassification(_SequenceClassifier):
+    """HuBERT with a classifier (`transformers.HubertForSequenceClassification`)."""
+
+    model_type: ClassVar[ModelType] = "hubert"
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.hubert = HubertModel(config, rngs=rngs)
+        super().__init__(config, rngs=rngs)
+
+    @property
+    def encoder(self) -> HubertModel:
+        """The model without its head."""
+        return self.hubert
