@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from voc2vec_jax.model_config import require, require_share, require_types
 
@@ -16,6 +17,14 @@ class MaskConfig:
     length: int = 10
     """Frames in a span."""
     min_spans: int = 2
+    """Spans of a clip, at least; both samplers lower it where a clip is too short for them."""
+    sampler: Literal["fairseq", "hf"] = "fairseq"
+    """`fairseq`: each clip rounds its number of spans by a draw of its own, and its last frame is
+    never masked. `hf`: as in transformers, one draw rounds for the whole batch, the spans laid end
+    to end must fit the padded length, and the last frame can be masked."""
+    equalize: bool = False
+    """Uncover random frames until all clips of a batch have as few masked ones as the clip with
+    the fewest, as fairseq does; refused where a batch can hold clips of different lengths."""
 
     def __post_init__(self) -> None:
         require_types("mask", self)

@@ -113,6 +113,13 @@ def train(arguments: Arguments) -> None:
     data = open_training_corpus(config.data, config.train.seed)
     _say(data.summary())
 
+    if config.mask.equalize and not data.plan.has_equal_lengths:
+        raise ConfigError(
+            "mask.equalize=True: batches of this corpus hold clips of different lengths, and the "
+            "shortest would take the masks of all others; leave it off, or give a corpus of "
+            "equally long clips that data.max_seconds does not cut"
+        )
+
     def initial_params() -> Mapping[str, np.ndarray]:
         assert arguments.init_from is not None
         params, ledger = hub.load_params(arguments.init_from, task.architecture, config.model)
