@@ -1,6 +1,7 @@
 """How a model is taught: masking, the objective, and the optimiser."""
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -88,14 +89,32 @@ class OptimConfig:
     beta1: float = 0.9
     beta2: float = 0.98
     epsilon: float = 1e-6
-    """Added to √v before bias correction, as fairseq does."""
+    epsilon_placement: Literal["fairseq", "torch"] = "fairseq"
+    """Where epsilon is added: `fairseq` to √v before the bias correction, `torch` to √v̂ after it,
+    as PyTorch and optax do."""
     weight_decay: float = 0.01
     """Decays every parameter, norms and code vectors included, as fairseq does."""
+    weight_decay_by_path: tuple[tuple[str, float], ...] = ((".*", 1.0),)
+    """Pairs of a regular expression and a factor on `weight_decay`. The first expression that
+    matches a parameter's whole path decides; together they must cover every parameter."""
+    learning_rate_by_path: tuple[tuple[str, float], ...] = ((".*", 1.0),)
+    """The same for factors on `learning_rate`."""
+    frozen: tuple[str, ...] = ()
+    """Regular expressions; a parameter whose whole path matches one is neither updated nor decayed,
+    and has no optimiser state."""
     clip_norm: float | None = None
-    """Global gradient norm to clip to; wav2vec 2.0 does not clip."""
+    """Norm to clip the gradient of all trained parameters to; wav2vec 2.0 does not clip."""
 
     def __post_init__(self) -> None:
+        for name in ("weight_decay_by_path", "learning_rate_by_path"):
+            rules = getattr(self, name)
+            if isinstance(rules, list | tuple):  # JSON knows lists only
+                pairs = tuple(tuple(r) if isinstance(r, list) else r for r in rules)
+                object.__setattr__(self, name, pairs)
+        if isinstance(self.frozen, list):
+            object.__setattr__(self, "frozen", tuple(self.frozen))
         require_types("optim", self)
+        self._require_rules()
         require(
             0 < self.learning_rate < math.inf,
             "optim.learning_rate",
@@ -116,3 +135,23 @@ class OptimConfig:
             self.clip_norm,
             "must be positive, or None for no clipping",
         )
+
+    def _require_rules(self) -> None:
+        patterns = [("frozen", pattern) for pattern in self.frozen]
+        for name in ("weight_decay_by_path", "learning_rate_by_path"):
+            rules = getattr(self, name)
+            patterns += [(name, pattern) for pattern, _ in rules]
+            fix = "factors must not be negative"
+            require(all(factor >= 0 for _, factor in rules), f"optim.{name}", rules, fix)
+        require(
+            all(factor > 0 for _, factor in self.learning_rate_by_path),
+            "optim.learning_rate_by_path",
+            self.learning_rate_by_path,
+            "factors must be positive; what must not change belongs into optim.frozen",
+        )
+        for name, pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                fix = f"{pattern!r} is not a regular expression ({error})"
+                require(False, f"optim.{name}", getattr(self, name), fix)
