@@ -1,6 +1,7 @@
 """The loss terms against `transformers` and against plain formulas, for given draws."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 from torch.nn import functional
 
 from tests.conftest import ARCHITECTURES, TINY
@@ -17,8 +19,8 @@ from tests.reference import clips, hf_model, sample_mask, tensors_of
 from voc2vec_jax import convert, losses
 from voc2vec_jax.config import Config, ModelConfig, ObjectiveConfig
 from voc2vec_jax.losses import code_use, contrastive_loss, diversity_loss, feature_penalty
-from voc2vec_jax.models import Wav2Vec2ForPreTraining
-from voc2vec_jax.models.parameters import Params, describe, merge
+from voc2vec_jax.models import Wav2Vec2ForPreTraining, Wav2Vec2Model
+from voc2vec_jax.models.parameters import Params, describe, merge, split
 from voc2vec_jax.models.quantizer import Quantized
 from voc2vec_jax.tasks import Draws, Metrics, Wav2Vec2Task
 
@@ -231,6 +233,29 @@ def test_gradient_multiplier_scales_the_convolutions_only() -> None:
         np.testing.assert_allclose(
             by_factor[0.1][path], share * whole, atol=1e-5 * scale * share, rtol=1e-4
         )
+
+
+def test_gradient_of_the_penalty_is_multiplied_too() -> None:
+    """In fairseq the penalty is taken after the multiplier, so a tenth of it arrives."""
+    config = ModelConfig(**{**TINY, **ARCHITECTURES["base"]})
+    graphdef, params = split(Wav2Vec2Model(config, rngs=nnx.Rngs(0)))
+    waveform, lengths = clips([3_000, 2_000])
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def gradient(params: Params, factor: float) -> Params:
+        def penalty(params: Params) -> jax.Array:
+            model = merge(graphdef, params)
+            out = model(waveform, lengths, padding="masked", feature_grad_mult=factor)
+            return feature_penalty(out.conv_features, out.frame_mask)
+
+        return jax.grad(penalty)(params)
+
+    whole, tenth = gradient(params, 1.0), gradient(params, 0.1)
+    reached = {path for path, value in whole.items() if np.any(value)}
+    assert reached == {path for path in whole if path.startswith("feature_extractor.")}
+    for path in reached:
+        ratio = float(jnp.linalg.norm(tenth[path]) / jnp.linalg.norm(whole[path]))
+        assert ratio == pytest.approx(0.1, rel=1e-4), path
 
 
 def test_no_gradient_is_missing(tiny_config: ModelConfig) -> None:

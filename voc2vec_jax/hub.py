@@ -98,11 +98,15 @@ def load_params(
     source: str | os.PathLike[str],
     architecture: Architecture,
     config: ModelConfig,
+    *,
+    redrawn: tuple[str, ...] = (),
 ) -> tuple[convert.Tensors, convert.Ledger]:
     """Weights to start a training run from.
 
     The encoder must fit completely. A head that the checkpoint lacks is left to its fresh
-    initialisation, one that the run has no use for is dropped; the ledger says which.
+    initialisation, one that the run has no use for is dropped; the ledger says which. So are
+    parameters whose path begins with one of `redrawn`, which are in the ledger both as new and
+    as dropped.
 
     Raises:
         ConfigError: The checkpoint computes something else than `config`, even if its shapes fit.
@@ -117,7 +121,8 @@ def load_params(
     ]
     if differing:
         raise ConfigError(f"{folder}: another architecture ({'; '.join(differing)})")
-    return _read_params(folder, architecture, config, new_heads=True, drop_heads=True)
+    params, ledger = _read_params(folder, architecture, config, new_heads=True, drop_heads=True)
+    return convert.without(redrawn, params, ledger)
 
 
 def save_pretrained(

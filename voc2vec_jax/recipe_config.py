@@ -47,9 +47,15 @@ class ObjectiveConfig:
     feature_penalty_weight: float = 10.0
     """Weight of the mean squared convolutional feature (large: 0)."""
     gumbel_temperature_start: float = 2.0
+    """At the first update of a run, also of one that starts from trained weights: no checkpoint of
+    transformers says where it had got to, and 2.0 raises the loss of a trained codebook at first.
+    Give the value that its training ended with (0.5 after fairseq's recipe for base, 0.1 large)."""
     gumbel_temperature_stop: float = 0.5
     gumbel_temperature_decay: float = 0.999995
-    """Factor per update."""
+    """Factor per update done; a resumed run goes on where it was."""
+    codebook: Literal["keep", "reset"] = "keep"
+    """What becomes of the quantizer and `project_q` of trained weights that a run starts from:
+    `reset` draws them anew, as for sounds that the old codes do not tell apart."""
 
     def __post_init__(self) -> None:
         require_types("objective", self)
