@@ -21,7 +21,7 @@ from voc2vec_jax.config import Config, ModelConfig, ObjectiveConfig
 from voc2vec_jax.losses import code_use, contrastive_loss, diversity_loss, feature_penalty
 from voc2vec_jax.models import Wav2Vec2ForPreTraining, Wav2Vec2Model
 from voc2vec_jax.models.parameters import Params, describe, merge, split
-from voc2vec_jax.models.quantizer import Quantized
+from voc2vec_jax.models.quantizer import GumbelVectorQuantizer, Quantized
 from voc2vec_jax.tasks import Draws, Metrics, Wav2Vec2Task
 
 NO_DROPOUT = dict.fromkeys(
@@ -325,6 +325,27 @@ def test_temperature_follows_the_updates() -> None:
     # RECIPE: the floor is reached at about update 277,258.
     assert float(task.temperature(jnp.asarray(277_200))) > 0.5
     assert float(task.temperature(jnp.asarray(277_300))) == 0.5
+
+
+def test_temperature_moves_the_gradient_and_not_the_choice() -> None:
+    """So a restart at a high one costs a trained codebook nothing in its first update."""
+    config = ModelConfig(**{**TINY, **ARCHITECTURES["base"]})
+    graphdef, params = split(GumbelVectorQuantizer(config, rngs=nnx.Rngs(0)))
+    rng = np.random.default_rng(0)
+    features = jnp.asarray(rng.standard_normal((2, 9, config.conv_dim[-1])), jnp.float32)
+    noise = jnp.asarray(rng.gumbel(size=(2, 9, 2, 8)), jnp.float32)
+
+    def total(params: Params, temperature: float) -> jax.Array:
+        vectors = merge(graphdef, params)(features, temperature, noise).vectors
+        return jnp.sum(vectors * jnp.arange(12.0).reshape(1, 1, 12))
+
+    (hot, of_hot), (cold, of_cold) = (
+        jax.jit(jax.value_and_grad(total))(params, temperature) for temperature in (2.0, 0.5)
+    )
+    assert float(hot) == pytest.approx(float(cold), rel=1e-5)
+    path = "weight_proj.kernel"
+    difference = jnp.linalg.norm(of_hot[path] - of_cold[path])
+    assert float(difference) > 0.3 * float(jnp.linalg.norm(of_cold[path]))
 
 
 def test_draws_follow_the_key_and_nothing_else(tiny_config: ModelConfig) -> None:

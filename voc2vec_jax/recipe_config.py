@@ -48,8 +48,9 @@ class ObjectiveConfig:
     """Weight of the mean squared convolutional feature (large: 0)."""
     gumbel_temperature_start: float = 2.0
     """At the first update of a run, also of one that starts from trained weights: no checkpoint of
-    transformers says where it had got to, and 2.0 raises the loss of a trained codebook at first.
-    Give the value that its training ended with (0.5 after fairseq's recipe for base, 0.1 large)."""
+    transformers says where it had got to. Which codes are drawn does not depend on it, the gradient
+    of the quantizer does; to go on as the source would have, give the value that its training ended
+    with (after fairseq's recipe 0.5 for base, 0.1 for large)."""
     gumbel_temperature_stop: float = 0.5
     gumbel_temperature_decay: float = 0.999995
     """Factor per update done; a resumed run goes on where it was."""

@@ -73,7 +73,7 @@ class Wav2Vec2Task:
             "restart: optimiser state, updates done and learning rate begin anew\n"
             f"restart: Gumbel temperature begins at {objective.gumbel_temperature_start} "
             "(objective.gumbel_temperature_start; give the value that the weights were last "
-            "trained at, or a kept codebook raises the loss at first)\n"
+            "trained at to go on from there)\n"
             f"restart: codebook {objective.codebook} (objective.codebook; reset draws quantizer "
             "and project_q anew)"
         )
