@@ -202,6 +202,13 @@ class BatchPlan:
         self.padding_share = self._expected_padding()
         self._epoch = functools.lru_cache(maxsize=2)(self._draw_epoch)  # safe with many threads
 
+    @property
+    def has_equal_lengths(self) -> bool:
+        """Whether every batch, of any epoch, holds windows of one length only."""
+        lengths = self._windows.lengths(self._windows.starts)
+        still = not self._windows.room.any()  # a window that moves takes from its neighbour
+        return still and all(np.ptp(lengths[bucket.windows]) == 0 for bucket in self._buckets)
+
     def _expected_padding(self) -> float:
         """Exact mean over epochs: jitter and the choice of repeats do not change the mean."""
         lengths = self._windows.lengths(self._windows.starts)

@@ -114,6 +114,9 @@ REFUSED: list[tuple[Callable[..., object], dict[str, Any], str, str]] = [
     (MaskConfig, {"prob": 1.1}, "mask.prob=1.1", "(0, 1]"),
     (MaskConfig, {"length": 0}, "mask.length=0", "at least 1"),
     (MaskConfig, {"min_spans": 0}, "mask.min_spans=0", "at least 1"),
+    (MaskConfig, {"sampler": "torch"}, "mask.sampler='torch'", "fairseq, hf"),
+    (MaskConfig, {"equalize": 1}, "mask.equalize=1", "True or False"),
+    (ObjectiveConfig, {"codebook": "new"}, "objective.codebook='new'", "keep, reset"),
     (ObjectiveConfig, {"feature_grad_mult": -1.0}, "objective.feature_grad_mult=-1.0", "0 freezes"),
     (
         ObjectiveConfig,
@@ -140,6 +143,30 @@ REFUSED: list[tuple[Callable[..., object], dict[str, Any], str, str]] = [
     (OptimConfig, {"epsilon": 0.0}, "optim.epsilon=0.0", "positive"),
     (OptimConfig, {"weight_decay": -0.1}, "optim.weight_decay=-0.1", "negative"),
     (OptimConfig, {"clip_norm": 0.0}, "optim.clip_norm=0.0", "None for no clipping"),
+    (OptimConfig, {"epsilon_placement": "adam"}, "optim.epsilon_placement='a", "fairseq, torch"),
+    (OptimConfig, {"frozen": ("a(",)}, "optim.frozen=('a(',)", "'a(' is not a regular expression"),
+    (OptimConfig, {"frozen": "head"}, "optim.frozen='head'", "a tuple, each item text"),
+    (
+        OptimConfig,
+        {"weight_decay_by_path": (("a",),)},
+        "optim.weight_decay_by_path=",
+        "text, a fin",
+    ),
+    (OptimConfig, {"weight_decay_by_path": ("ab",)}, "optim.weight_decay_by_pa", "text, a fin"),
+    (
+        OptimConfig,
+        {"weight_decay_by_path": (("a", math.nan),)},
+        "optim.weight_dec",
+        "finite number",
+    ),
+    (
+        OptimConfig,
+        {"weight_decay_by_path": (("a", -1.0),)},
+        "optim.weight_decay_by",
+        "not be negat",
+    ),
+    (OptimConfig, {"learning_rate_by_path": (("*", 1.0),)}, "optim.learning_rate_by", "'*' is not"),
+    (OptimConfig, {"learning_rate_by_path": (("a", 0.0),)}, "optim.learning_rate", "optim.frozen"),
     (MeshConfig, {"data": 0}, "mesh='(data=0, fsdp=1)'", "positive numbers"),
     (MeshConfig, {"data": -1, "fsdp": -1}, "mesh='(data=-1, fsdp=-1)'", "at most one"),
     (MeshConfig, {"fsdp": -2}, "mesh='(data=-1, fsdp=-2)'", "positive numbers"),
@@ -340,7 +367,12 @@ def config_from_dict(plain: dict[str, Any]) -> Config:
 def test_to_dict_survives_json() -> None:
     config = Config(
         data=DataConfig(folder="clips", bucket_seconds=(2.5, 15.625)),
-        optim=OptimConfig(learning_rate=1e-4 / 3, clip_norm=1.0),
+        optim=OptimConfig(
+            learning_rate=1e-4 / 3,
+            clip_norm=1.0,
+            weight_decay_by_path=((r".*\.bias", 0.0), (".*", 1.0)),
+            frozen=(r"wav2vec2\.feature_extractor\..*",),
+        ),
         train=TrainConfig(seed=2**32 - 1),
     )
     plain = config.to_dict()
@@ -388,6 +420,26 @@ def test_flags_override_single_values_of_a_file() -> None:
     assert arguments.run == dataclasses.replace(
         expected, optim=dataclasses.replace(expected.optim, learning_rate=0.25)
     )
+
+
+def test_rules_by_path_are_flags() -> None:
+    arguments = parse(
+        [
+            *("--config", str(CONFIGS[0]), "--workdir", "w"),
+            *("--optim.weight-decay-by-path", r".*\.(bias|scale)", "0", ".*", "1"),
+            *("--optim.learning-rate-by-path", "quantizer.*", "0.1", ".*", "1"),
+            *("--optim.frozen", r"wav2vec2\.feature_extractor\..*", r".*\.masked_spec_embed"),
+            *("--mask.sampler", "hf", "--mask.equalize", "--objective.codebook", "reset"),
+        ]
+    )
+    optim = arguments.run.optim
+    assert optim.weight_decay_by_path == ((r".*\.(bias|scale)", 0.0), (".*", 1.0))
+    assert optim.learning_rate_by_path == (("quantizer.*", 0.1), (".*", 1.0))
+    assert optim.frozen == (r"wav2vec2\.feature_extractor\..*", r".*\.masked_spec_embed")
+    assert arguments.run.mask.sampler == "hf"
+    assert arguments.run.mask.equalize
+    assert arguments.run.objective.codebook == "reset"
+    assert config_from_dict(arguments.run.to_dict()) == arguments.run
 
 
 def test_flags_are_checked_like_files(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """The loss terms against `transformers` and against plain formulas, for given draws."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 from torch.nn import functional
 
 from tests.conftest import ARCHITECTURES, TINY
@@ -17,9 +19,9 @@ from tests.reference import clips, hf_model, sample_mask, tensors_of
 from voc2vec_jax import convert, losses
 from voc2vec_jax.config import Config, ModelConfig, ObjectiveConfig
 from voc2vec_jax.losses import code_use, contrastive_loss, diversity_loss, feature_penalty
-from voc2vec_jax.models import Wav2Vec2ForPreTraining
-from voc2vec_jax.models.parameters import Params, describe, merge
-from voc2vec_jax.models.quantizer import Quantized
+from voc2vec_jax.models import Wav2Vec2ForPreTraining, Wav2Vec2Model
+from voc2vec_jax.models.parameters import Params, describe, merge, split
+from voc2vec_jax.models.quantizer import GumbelVectorQuantizer, Quantized
 from voc2vec_jax.tasks import Draws, Metrics, Wav2Vec2Task
 
 NO_DROPOUT = dict.fromkeys(
@@ -233,6 +235,29 @@ def test_gradient_multiplier_scales_the_convolutions_only() -> None:
         )
 
 
+def test_gradient_of_the_penalty_is_multiplied_too() -> None:
+    """In fairseq the penalty is taken after the multiplier, so a tenth of it arrives."""
+    config = ModelConfig(**{**TINY, **ARCHITECTURES["base"]})
+    graphdef, params = split(Wav2Vec2Model(config, rngs=nnx.Rngs(0)))
+    waveform, lengths = clips([3_000, 2_000])
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def gradient(params: Params, factor: float) -> Params:
+        def penalty(params: Params) -> jax.Array:
+            model = merge(graphdef, params)
+            out = model(waveform, lengths, padding="masked", feature_grad_mult=factor)
+            return feature_penalty(out.conv_features, out.frame_mask)
+
+        return jax.grad(penalty)(params)
+
+    whole, tenth = gradient(params, 1.0), gradient(params, 0.1)
+    reached = {path for path, value in whole.items() if np.any(value)}
+    assert reached == {path for path in whole if path.startswith("feature_extractor.")}
+    for path in reached:
+        ratio = float(jnp.linalg.norm(tenth[path]) / jnp.linalg.norm(whole[path]))
+        assert ratio == pytest.approx(0.1, rel=1e-4), path
+
+
 def test_no_gradient_is_missing(tiny_config: ModelConfig) -> None:
     """Every parameter takes part, but for key biases, which softmax cancels."""
     config = dataclasses.replace(tiny_config, **NO_DROPOUT)
@@ -300,6 +325,27 @@ def test_temperature_follows_the_updates() -> None:
     # RECIPE: the floor is reached at about update 277,258.
     assert float(task.temperature(jnp.asarray(277_200))) > 0.5
     assert float(task.temperature(jnp.asarray(277_300))) == 0.5
+
+
+def test_temperature_moves_the_gradient_and_not_the_choice() -> None:
+    """So a restart at a high one costs a trained codebook nothing in its first update."""
+    config = ModelConfig(**{**TINY, **ARCHITECTURES["base"]})
+    graphdef, params = split(GumbelVectorQuantizer(config, rngs=nnx.Rngs(0)))
+    rng = np.random.default_rng(0)
+    features = jnp.asarray(rng.standard_normal((2, 9, config.conv_dim[-1])), jnp.float32)
+    noise = jnp.asarray(rng.gumbel(size=(2, 9, 2, 8)), jnp.float32)
+
+    def total(params: Params, temperature: float) -> jax.Array:
+        vectors = merge(graphdef, params)(features, temperature, noise).vectors
+        return jnp.sum(vectors * jnp.arange(12.0).reshape(1, 1, 12))
+
+    (hot, of_hot), (cold, of_cold) = (
+        jax.jit(jax.value_and_grad(total))(params, temperature) for temperature in (2.0, 0.5)
+    )
+    assert float(hot) == pytest.approx(float(cold), rel=1e-5)
+    path = "weight_proj.kernel"
+    difference = jnp.linalg.norm(of_hot[path] - of_cold[path])
+    assert float(difference) > 0.3 * float(jnp.linalg.norm(of_cold[path]))
 
 
 def test_draws_follow_the_key_and_nothing_else(tiny_config: ModelConfig) -> None:

@@ -161,6 +161,24 @@ def test_padding_share_is_the_mean_over_epochs() -> None:
     assert plan.padding_share == pytest.approx(1 - heard / padded, abs=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("lengths", "equal"),
+    [
+        ([4_000, 4_000, 4_000], True),
+        ([4_000, 1_200, 4_000], True),  # in buckets of their own
+        ([4_000, 4_001], False),
+        ([16_000], True),  # two windows that fill their bucket
+        ([12_000], False),  # two windows whose border moves
+        ([4_000, 500], True),  # the short one is left out
+    ],
+)
+def test_whether_clips_of_a_batch_are_equally_long(lengths: list[int], equal: bool) -> None:
+    plan = BatchPlan(np.array(lengths), SMALL, seed=0)
+    assert plan.has_equal_lengths is equal
+    batches = [batch for epoch in range(3) for batch in epoch_of(plan, epoch)]
+    assert all(np.ptp(batch.lengths) == 0 for batch in batches) or not equal
+
+
 def voc125_like() -> NDArray[np.int64]:
     """Samples per clip: counts and mean durations of the Voc125 table, spread by hand."""
     random = np.random.default_rng(0)

@@ -166,6 +166,7 @@ def test_init_from_prints_its_ledger_and_starts_there(
         )
     )
     assert "0 new, 0 dropped" in output
+    assert "restart: Gumbel temperature begins at 2.0" in output
     ours = load_file(tmp_path / "export" / "model.safetensors")
     for name, tensor in load_file(undisturbed / "export" / "model.safetensors").items():
         np.testing.assert_array_equal(ours[name], tensor, err_msg=name)
@@ -189,6 +190,8 @@ WRONG = {
     "not a config": (["--config", "{place}/small.py:nothing"], WRONG_USAGE, "NoneType"),
     "bad value": (["--optim.learning-rate", "-1"], WRONG_USAGE, "optim.learning_rate=-1.0"),
     "warm-up too long": (["--optim.warmup-steps", "60"], WRONG_USAGE, "optim.warmup_steps=60"),
+    "equal masks for unequal clips": (["--mask.equalize"], WRONG_USAGE, "mask.equalize=True"),
+    "rule for nothing": (["--optim.frozen", "decoder"], WRONG_USAGE, "optim.frozen='decoder'"),
     "no such dataset": (["--data.folder", "None", "--data.name", "x"], WRONG_USAGE, "'x'"),
     "no folder": (["--data.folder", "/nowhere/at/all"], BAD_DATA, "/nowhere/at/all"),
     "folder without audio": (["--data.folder", "{place}/empty"], BAD_DATA, "empty"),

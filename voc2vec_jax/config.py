@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from voc2vec_jax.audio import MIN_SAMPLES, SAMPLE_RATE
-from voc2vec_jax.model_config import ConfigError, ModelConfig, require, require_share, require_types
+from voc2vec_jax.model_config import ConfigError, ModelConfig, require, require_types
+from voc2vec_jax.recipe_config import MaskConfig, ObjectiveConfig, OptimConfig
 
 __all__ = [
     "Config",
@@ -109,109 +110,6 @@ class DataConfig:
         """The buckets that a window of at most `max_seconds` can fall into."""
         needed = sum(bucket < self.max_seconds for bucket in self.bucket_seconds) + 1
         return self.bucket_seconds[:needed]
-
-
-@dataclass(frozen=True)
-class MaskConfig:
-    """Span masking of pre-training (wav2vec 2.0, section 3.1)."""
-
-    prob: float = 0.65
-    """Expected share of masked frames before spans overlap: fairseq's `mask_prob` and
-    transformers' `mask_time_prob`; a tenth of it is the paper's p at span length 10."""
-    length: int = 10
-    """Frames in a span."""
-    min_spans: int = 2
-
-    def __post_init__(self) -> None:
-        require_types("mask", self)
-        require(0 < self.prob <= 1, "mask.prob", self.prob, "must lie in (0, 1]")
-        require(self.length >= 1, "mask.length", self.length, "must be at least 1 frame")
-        require(self.min_spans >= 1, "mask.min_spans", self.min_spans, "must be at least 1")
-
-
-@dataclass(frozen=True)
-class ObjectiveConfig:
-    """The parts of the wav2vec 2.0 objective that no `config.json` holds.
-
-    The number of negatives, the logit temperature and the diversity weight are `model.*`, because
-    transformers keeps them there.
-    """
-
-    feature_grad_mult: float = 0.1
-    """Gradients that enter the convolutional encoder are multiplied by this (large: 1.0)."""
-    feature_penalty_weight: float = 10.0
-    """Weight of the mean squared convolutional feature (large: 0)."""
-    gumbel_temperature_start: float = 2.0
-    gumbel_temperature_stop: float = 0.5
-    gumbel_temperature_decay: float = 0.999995
-    """Factor per update."""
-
-    def __post_init__(self) -> None:
-        require_types("objective", self)
-        require(
-            self.feature_grad_mult >= 0,
-            "objective.feature_grad_mult",
-            self.feature_grad_mult,
-            "must not be negative (0 freezes the convolutional encoder)",
-        )
-        require(
-            self.feature_penalty_weight >= 0,
-            "objective.feature_penalty_weight",
-            self.feature_penalty_weight,
-            "must not be negative",
-        )
-        require(
-            0 < self.gumbel_temperature_stop <= self.gumbel_temperature_start,
-            "objective.gumbel_temperature_stop",
-            self.gumbel_temperature_stop,
-            "must be positive and at most gumbel_temperature_start",
-        )
-        require(
-            0 < self.gumbel_temperature_decay <= 1,
-            "objective.gumbel_temperature_decay",
-            self.gumbel_temperature_decay,
-            "must lie in (0, 1]",
-        )
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """Adam with decoupled decay, linear warm-up and linear decay to 0 (fairseq's recipe)."""
-
-    learning_rate: float = 5e-4
-    """Peak, reached after `warmup_steps` updates."""
-    warmup_steps: int = 32_000
-    beta1: float = 0.9
-    beta2: float = 0.98
-    epsilon: float = 1e-6
-    """Added to √v before bias correction, as fairseq does."""
-    weight_decay: float = 0.01
-    """Decays every parameter, norms and code vectors included, as fairseq does."""
-    clip_norm: float | None = None
-    """Global gradient norm to clip to; wav2vec 2.0 does not clip."""
-
-    def __post_init__(self) -> None:
-        require_types("optim", self)
-        require(
-            0 < self.learning_rate < math.inf,
-            "optim.learning_rate",
-            self.learning_rate,
-            "must be positive",
-        )
-        require(
-            self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "must not be negative"
-        )
-        require_share("optim", self, "beta1", "beta2")
-        require(self.epsilon > 0, "optim.epsilon", self.epsilon, "must be positive")
-        require(
-            self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "must not be negative"
-        )
-        require(
-            self.clip_norm is None or self.clip_norm > 0,
-            "optim.clip_norm",
-            self.clip_norm,
-            "must be positive, or None for no clipping",
-        )
 
 
 @dataclass(frozen=True)

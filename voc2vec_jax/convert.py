@@ -172,6 +172,17 @@ def encoder_prefix(names: Iterable[str]) -> str:
     return next((prefix for prefix in ENCODER_PREFIXES if prefix in held), "")
 
 
+def without(prefixes: tuple[str, ...], params: Tensors, ledger: Ledger) -> tuple[Tensors, Ledger]:
+    """Leaves out what lies under `prefixes`, and says so in the ledger."""
+    out = {path for path in params if path.startswith(prefixes)}
+    kept = {path: value for path, value in params.items() if path not in out}
+    return kept, Ledger(
+        kept=tuple(kept),
+        new=(*ledger.new, *sorted(out)),
+        dropped=(*ledger.dropped, *sorted(hf_name(path) or path for path in out)),
+    )
+
+
 def _bridge_prefix(
     tensors: Iterable[str], expected: AbstractParams
 ) -> tuple[dict[str, str], set[str]]:

@@ -156,11 +156,15 @@ def load_params(
     source: str | os.PathLike[str],
     architecture: Architecture,
     config: ModelConfig,
+    *,
+    redrawn: tuple[str, ...] = (),
 ) -> tuple[convert.Tensors, convert.Ledger]:
     """Weights to start a training run from.
 
     The encoder must fit completely. A head that the checkpoint lacks is left to its fresh
-    initialisation, one that the run has no use for is dropped; the ledger says which.
+    initialisation, one that the run has no use for is dropped; the ledger says which. So are
+    parameters whose path begins with one of `redrawn`, which are in the ledger both as new and
+    as dropped.
 
     Raises:
         ConfigError: The checkpoint computes something else than `config`, even if its shapes fit.
@@ -174,7 +178,8 @@ def load_params(
     ]
     if differing:
         raise ConfigError(f"{held.place}: another architecture ({'; '.join(differing)})")
-    return _fill(held, architecture, config, new_heads=True, drop_heads=True)
+    params, ledger = _fill(held, architecture, config, new_heads=True, drop_heads=True)
+    return convert.without(redrawn, params, ledger)
 
 
 def _fill(

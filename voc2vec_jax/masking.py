@@ -1,7 +1,7 @@
 """Span masks and negatives: pure functions of explicit keys and clip lengths.
 
-Every clip has its own key, so that what is drawn for it depends neither on its neighbours nor on
-how the batch is spread over devices.
+Every clip has its own key, so that what is drawn for it does not depend on how the batch is spread
+over devices, nor on its neighbours, unless a rule of the reference says so (`equalize`).
 """
 
 import jax
@@ -13,13 +13,23 @@ from voc2vec_jax.config import MaskConfig
 def span_mask(
     key: jax.Array, frames: jax.Array, total_frames: int, config: MaskConfig
 ) -> jax.Array:
-    """Frames to hide, in overlapping spans, by the rules of fairseq's `compute_mask_indices`.
+    """Frames to hide, in overlapping spans, by the rules of one of two reference samplers.
 
-    A clip of n frames gets floor(prob · n / length + u) spans, u uniform in [0, 1), at least
-    `min_spans`, at distinct starts before n - length; the last frame is never hidden unless the
-    clip is too short for that rule. In two respects this differs from fairseq: counts are not
-    equalised over the batch (that assumes equally long clips), and where the spans would cover a
-    whole clip, which stops fairseq with an error, one frame chosen at random stays visible.
+    A clip of n frames gets floor(prob · n / length + u) spans, u uniform in [0, 1), and at least
+    `min_spans`, at distinct starts.
+
+    `fairseq` (`compute_mask_indices`): every clip draws its own u; starts lie before n - length, so
+    the last frame is never hidden unless the clip is too short for that rule.
+
+    `hf` (`_compute_mask_indices` of transformers): the batch shares one u; starts go up to
+    n - length, so the last frame can be hidden; at most T // length spans, and no more than starts.
+    Where a clip is shorter than a span, transformers raises an error or hides padding instead;
+    here one span is cut at the clip's end.
+
+    In two respects both differ from their references: without `equalize`, counts are not equalised
+    over the batch (fairseq's do, which assumes equally long clips), and where the spans would cover
+    a whole clip, which stops fairseq with an error and which transformers lets happen, one frame
+    chosen at random stays visible.
 
     Args:
         key: Random key.
@@ -31,23 +41,39 @@ def span_mask(
         [B, T] bool, True where hidden; False beyond a clip's frames. A clip of one frame has no
         hidden frame.
     """
+    if config.equalize:
+        key, equalize_key = jax.random.split(key)
     keys = jax.random.split(key, frames.shape[0])
-    return jax.vmap(lambda key, count: _clip_span_mask(key, count, total_frames, config))(
+    if config.sampler == "hf":
+        # No clip's key: `split` makes those by folding in the numbers below B.
+        shared = jax.random.uniform(jax.random.fold_in(key, 2**32 - 1))
+    else:
+        shared = None
+    hidden = jax.vmap(lambda key, count: _clip_span_mask(key, count, total_frames, config, shared))(
         keys, frames
     )
+    return _equalized(equalize_key, hidden) if config.equalize else hidden
 
 
 def _clip_span_mask(
-    key: jax.Array, frames: jax.Array, total_frames: int, config: MaskConfig
+    key: jax.Array,
+    frames: jax.Array,
+    total_frames: int,
+    config: MaskConfig,
+    shared_rounding: jax.Array | None,
 ) -> jax.Array:
     count_key, start_key, visible_key = jax.random.split(key, 3)
     positions = jnp.arange(total_frames)
-    spans = jnp.floor(config.prob * frames / config.length + jax.random.uniform(count_key)).astype(
-        jnp.int32
-    )
+    rounding = jax.random.uniform(count_key) if shared_rounding is None else shared_rounding
+    spans = jnp.floor(config.prob * frames / config.length + rounding).astype(jnp.int32)
     spans = jnp.maximum(spans, config.min_spans)
-    # Starts lie in [0, bound). A clip with too few of them gets one more start than spans.
-    bound = jnp.where(frames - config.length <= spans, spans + 1, frames - config.length)
+    # Starts lie in [0, bound).
+    if config.sampler == "hf":
+        bound = jnp.maximum(frames - config.length + 1, 1)
+        spans = jnp.minimum(spans, jnp.minimum(bound, max(total_frames // config.length, 1)))
+    else:
+        # A clip with too few of them gets one more start than spans.
+        bound = jnp.where(frames - config.length <= spans, spans + 1, frames - config.length)
     # `spans` draws without replacement: the starts with the smallest scores.
     scores = jnp.where(positions < bound, jax.random.uniform(start_key, (total_frames,)), 2.0)
     is_start = (_rank(scores) < spans) & (positions < bound)
@@ -59,6 +85,18 @@ def _clip_span_mask(
     visible = jnp.floor(jax.random.uniform(visible_key) * frames).astype(jnp.int32)
     covers_all = jnp.sum(hidden) == frames
     return hidden & ~(covers_all & (positions == visible))
+
+
+def _equalized(key: jax.Array, hidden: jax.Array) -> jax.Array:
+    """Uncovers single frames at random until every clip hides as few as the one with the fewest."""
+    fewest = jnp.min(jnp.sum(hidden, axis=1))
+    keys = jax.random.split(key, hidden.shape[0])
+
+    def keep(key: jax.Array, hidden: jax.Array) -> jax.Array:
+        scores = jnp.where(hidden, jax.random.uniform(key, hidden.shape), 2.0)
+        return hidden & (_rank(scores) < fewest)
+
+    return jax.vmap(keep)(keys, hidden)
 
 
 def _rank(scores: jax.Array) -> jax.Array:

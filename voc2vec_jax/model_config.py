@@ -40,7 +40,10 @@ def _is_of(value: object, hint: Any) -> bool:
     if origin in (Union, UnionType):
         return any(_is_of(value, part) for part in parts)
     if origin is tuple:
-        return isinstance(value, tuple) and all(_is_of(item, parts[0]) for item in value)
+        if not isinstance(value, tuple):
+            return False
+        items = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return len(value) == len(items) and all(map(_is_of, value, items))
     if hint in (int, float):
         kinds = (int,) if hint is int else (int, float)
         return isinstance(value, kinds) and not isinstance(value, bool) and abs(value) < math.inf
@@ -54,7 +57,9 @@ def _in_words(hint: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(map(_in_words, parts))
     if origin is tuple:
-        return f"a tuple, each item {_in_words(parts[0])}"
+        if parts[-1] is Ellipsis:
+            return f"a tuple, each item {_in_words(parts[0])}"
+        return f"({', '.join(map(_in_words, parts))})"
     words = {int: "a whole number", float: "a finite number", bool: "True or False", str: "text"}
     return words.get(hint, "None" if hint is NoneType else f"a {hint.__name__}")
 

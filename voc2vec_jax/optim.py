@@ -1,10 +1,18 @@
-"""fairseq's optimiser: Adam with decoupled decay, linear warm-up, linear decay to zero."""
+"""fairseq's optimiser: Adam with decoupled decay, linear warm-up, linear decay to zero.
+
+Parameters are a flat dict by dotted path, so that what is decayed, how fast, and what is frozen is
+chosen by regular expressions on paths.
+"""
+
+import re
+from collections.abc import Collection, Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from voc2vec_jax.config import OptimConfig
+from voc2vec_jax.config import ConfigError, OptimConfig
+from voc2vec_jax.models.parameters import Params
 
 
 def learning_rate(config: OptimConfig, num_steps: int) -> optax.Schedule:
@@ -19,12 +27,89 @@ def learning_rate(config: OptimConfig, num_steps: int) -> optax.Schedule:
     )
 
 
-def optimizer(config: OptimConfig, num_steps: int) -> optax.GradientTransformation:
-    """The whole update rule; weight decay applies to every parameter, as in fairseq."""
+def trained_paths(config: OptimConfig, paths: Collection[str]) -> list[str]:
+    """Those of `paths` that `optim.frozen` leaves to be trained.
+
+    Raises:
+        ConfigError: An expression matches no path, or none is left.
+    """
+    matches = {pattern: re.compile(pattern).fullmatch for pattern in config.frozen}
+    for pattern, match in matches.items():
+        if not any(map(match, paths)):
+            raise ConfigError(f"optim.frozen={pattern!r}: matches no parameter{_like(paths)}")
+    trained = [path for path in paths if not any(match(path) for match in matches.values())]
+    if not trained:
+        raise ConfigError(f"optim.frozen={config.frozen}: no parameter is left to train")
+    return trained
+
+
+def values_by_path(
+    rules: Sequence[tuple[str, float]], paths: Collection[str], field: str
+) -> dict[str, float]:
+    """The value that the first matching rule gives to each path.
+
+    Args:
+        rules: Regular expressions, which must match a whole path, with values; in order.
+        paths: Dotted paths of all parameters.
+        field: Name of the field that holds the rules, for errors.
+
+    Raises:
+        ConfigError: Paths that no rule covers, all of them listed, or a rule that decides nothing.
+    """
+    values: dict[str, float] = {}
+    for pattern, value in rules:
+        matched = [path for path in paths if re.fullmatch(pattern, path)]
+        decided = [path for path in matched if path not in values]
+        if not matched:
+            raise ConfigError(f"{field}: {pattern!r} matches no parameter{_like(paths)}")
+        if not decided:
+            raise ConfigError(
+                f"{field}: {pattern!r} decides nothing, as rules before it match all of its "
+                "parameters; the first match decides, so put it before them"
+            )
+        values.update(dict.fromkeys(decided, value))
+    uncovered = [path for path in paths if path not in values]
+    if uncovered:
+        raise ConfigError(
+            f"{field}: no rule for {len(uncovered)} parameters; add one, such as ('.*', 1.0) at "
+            "the end:\n  " + "\n  ".join(uncovered)
+        )
+    return values
+
+
+def _like(paths: Collection[str]) -> str:
+    return f"; a path as a whole must match, such as {min(paths)} or {max(paths)}"
+
+
+def optimizer(
+    config: OptimConfig, num_steps: int, paths: Collection[str]
+) -> optax.GradientTransformation:
+    """The whole update rule, for the parameters that are trained.
+
+    Args:
+        config: Its numbers, and its rules by path.
+        num_steps: Updates of the run.
+        paths: Dotted paths of all parameters, frozen ones included.
+
+    Raises:
+        ConfigError: Rules that do not cover the parameters, or that match none.
+    """
+    decay = {
+        path: config.weight_decay * factor
+        for path, factor in values_by_path(
+            config.weight_decay_by_path, paths, "optim.weight_decay_by_path"
+        ).items()
+    }
+    rate = values_by_path(config.learning_rate_by_path, paths, "optim.learning_rate_by_path")
+
+    def decay_and_scale(updates: Params, params: Params) -> Params:
+        return {p: rate[p] * (update + decay[p] * params[p]) for p, update in updates.items()}
+
+    adam = optax.scale_by_adam if config.epsilon_placement == "torch" else scale_by_fairseq_adam
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity(),
-        scale_by_fairseq_adam(config.beta1, config.beta2, config.epsilon),
-        optax.add_decayed_weights(config.weight_decay),
+        adam(config.beta1, config.beta2, config.epsilon),
+        optax.stateless(decay_and_scale),
         optax.scale_by_learning_rate(learning_rate(config, num_steps)),
     )
 

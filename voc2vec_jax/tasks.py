@@ -22,6 +22,8 @@ class Task(Protocol):
 
     architecture: Any
     """The model class."""
+    redrawn: tuple[str, ...]
+    """Prefixes of the parameters that a run which starts from trained weights draws anew."""
 
     def init(self, key: jax.Array) -> nnx.Module:
         """A fresh model."""
@@ -31,6 +33,10 @@ class Task(Protocol):
         self, model: Any, batch: Batch, key: jax.Array, step: jax.Array
     ) -> tuple[jax.Array, jax.Array, Metrics]:
         """Loss summed over what it counts, that count, and metrics as sums and counts."""
+        ...
+
+    def restart_rules(self) -> str:
+        """What a run that starts from trained weights takes over and what it begins anew."""
         ...
 
 
@@ -57,6 +63,20 @@ class Wav2Vec2Task:
 
     def __init__(self, config: Config):
         self.config = config
+        reset = config.objective.codebook == "reset"
+        self.redrawn: tuple[str, ...] = ("quantizer.", "project_q.") if reset else ()
+
+    def restart_rules(self) -> str:
+        """See `Task.restart_rules`; all of them are settings, none is guessed."""
+        objective = self.config.objective
+        return (
+            "restart: optimiser state, updates done and learning rate begin anew\n"
+            f"restart: Gumbel temperature begins at {objective.gumbel_temperature_start} "
+            "(objective.gumbel_temperature_start; give the value that the weights were last "
+            "trained at to go on from there)\n"
+            f"restart: codebook {objective.codebook} (objective.codebook; reset draws quantizer "
+            "and project_q anew)"
+        )
 
     def init(self, key: jax.Array) -> Wav2Vec2ForPreTraining:
         """A fresh model, initialised as fairseq does."""

@@ -44,7 +44,8 @@ class Arguments:
     """Gets metrics, checkpoints, curves and the export. A checkpoint in it is gone on from."""
     run: Annotated[Config, tyro.conf.arg(name="")]
     init_from: str | None = None
-    """Start with the weights of a Hugging Face folder or hub id (`hf:org/name`)."""
+    """Start with the weights of a Hugging Face folder or hub id (`hf:org/name`), and nothing else
+    of it: optimiser, step and Gumbel temperature begin anew (see `objective`)."""
     resume: Path | None = None
     """Start from another workdir's newest checkpoint, optimiser and step included."""
     dry_run: bool = False
@@ -112,11 +113,19 @@ def train(arguments: Arguments) -> None:
     task = build_task(config)
     data = open_training_corpus(config.data, config.train.seed)
     _say(data.summary())
+    if config.mask.equalize and not data.plan.has_equal_lengths:
+        raise ConfigError(
+            "mask.equalize=True: batches of this corpus hold clips of different lengths, and the "
+            "shortest would take the masks of all others; leave it off, or give a corpus of "
+            "equally long clips that data.max_seconds does not cut"
+        )
 
     def initial_params() -> Mapping[str, np.ndarray]:
         assert arguments.init_from is not None
-        params, ledger = hub.load_params(arguments.init_from, task.architecture, config.model)
-        _say(f"{arguments.init_from}: {ledger}")
+        params, ledger = hub.load_params(
+            arguments.init_from, task.architecture, config.model, redrawn=task.redrawn
+        )
+        _say(f"{arguments.init_from}: {ledger}\n{task.restart_rules()}")
         return params
 
     start = initial_params if arguments.init_from else None

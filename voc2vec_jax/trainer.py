@@ -145,6 +145,13 @@ def _refuse_other_run(config: Config, data: TrainingData, meta: Mapping[str, Any
             "the checkpoint is of another architecture (" + "; ".join(changed) + "); use its "
             "configuration, or another --workdir"
         )
+    frozen_then = meta["config"]["optim"].get("frozen", [])
+    if frozen_then != list(config.optim.frozen):
+        raise CheckpointMismatchError(
+            f"optim.frozen: {frozen_then} then, {list(config.optim.frozen)} now; the optimiser has "
+            "no state for what was frozen, so go on with the same, or start in another --workdir "
+            "with --init-from"
+        )
     if meta["data_fingerprint"] != data.fingerprint:
         raise CheckpointMismatchError(
             "the checkpoint was made with other data (the corpus, or how it is batched, has "

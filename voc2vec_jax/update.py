@@ -31,8 +31,10 @@ class Training:
     def __init__(self, config: Config, task: Task, mesh: Mesh):
         self.config, self.task, self.mesh = config, task, mesh
         self._schedule = optim.learning_rate(config.optim, config.train.num_steps)
-        self._optimizer = optim.optimizer(config.optim, config.train.num_steps)
-        self._graphdef, _ = nnx.split(nnx.eval_shape(lambda: task.init(jax.random.key(0))))
+        self._graphdef, abstract = nnx.split(nnx.eval_shape(lambda: task.init(jax.random.key(0))))
+        paths = [".".join(map(str, path)) for path, _ in nnx.to_flat_state(abstract)]
+        self._trained = optim.trained_paths(config.optim, paths)
+        self._optimizer = optim.optimizer(config.optim, config.train.num_steps, paths)
         self.abstract_state: State = jax.eval_shape(self._init, jax.random.key(0))
         self.shardings = sharding.state_shardings(self.abstract_state, mesh)
         self.step: StepFunction = jax.jit(
@@ -45,7 +47,7 @@ class Training:
         _, params = split(self.task.init(key))
         return {
             "params": params,
-            "opt_state": self._optimizer.init(params),
+            "opt_state": self._optimizer.init({path: params[path] for path in self._trained}),
             "step": jnp.zeros((), jnp.int32),
         }
 
@@ -61,16 +63,16 @@ class Training:
     def _step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
         key = jax.random.fold_in(jax.random.key(self.config.train.seed), state["step"])
 
-        def loss_of(params: Params) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-            model = merge(self._graphdef, params)
+        trained = {path: state["params"][path] for path in self._trained}
+
+        def loss_of(trained: Params) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+            model = merge(self._graphdef, {**state["params"], **trained})
             loss, count, metrics = self.task.loss(model, batch, key, state["step"])
             return loss, (count, metrics)
 
-        (loss, (count, metrics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
-            state["params"]
-        )
+        (loss, (count, metrics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(trained)
         gradients = jax.tree.map(lambda g: g / jnp.maximum(count, 1), gradients)
-        updates, opt_state = self._optimizer.update(gradients, state["opt_state"], state["params"])
+        updates, opt_state = self._optimizer.update(gradients, state["opt_state"], trained)
         one = jnp.ones(())
         figures = {
             "loss": Ratio(loss, count),
@@ -79,7 +81,7 @@ class Training:
             "learning_rate": Ratio(jnp.asarray(self._schedule(state["step"])), one),
         }
         new_state = {
-            "params": optax.apply_updates(state["params"], updates),
+            "params": {**state["params"], **optax.apply_updates(trained, updates)},
             "opt_state": opt_state,
             "step": state["step"] + 1,
         }
