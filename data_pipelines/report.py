@@ -42,6 +42,7 @@ def make_report(
     dataset: str,
     class_names: Sequence[str],
     ignored_files: int,
+    ignored_audio: dict[str, int],
     expected: Expected,
 ) -> dict[str, Any]:
     """The content of `report.json`; `kept` and `dropped` are entries of a `Journal`."""
@@ -65,6 +66,7 @@ def make_report(
         },
         "dropped": list(dropped),
         "ignored_files": ignored_files,
+        "ignored_audio": ignored_audio,
         "expected": {"clips": expected.clips, "hours": expected.hours},
         "paper": {"clips": expected.paper_clips, "hours": expected.paper_hours},
         "verdict": _verdict(len(kept), expected),
@@ -89,6 +91,8 @@ def report_table(report: dict[str, Any]) -> Table:
     """The report for a reader at a terminal."""
     seconds, paper = report["seconds"], report["paper"]
     table = Table(title=report["dataset"], show_header=False, title_justify="left")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     table.add_row("clips", f"{report['clips']}; {report['verdict']}")
     table.add_row("hours", f"{report['hours']:.4f}")
     if paper["clips"] is not None:
@@ -106,6 +110,8 @@ def report_table(report: dict[str, Any]) -> Table:
     table.add_row("silent", _some(report["silent"]))
     table.add_row("duplicates", _some(duplicates))
     table.add_row("ignored files", str(report["ignored_files"]))
+    ignored = [f"{count} in {folder}" for folder, count in report["ignored_audio"].items()]
+    table.add_row("ignored audio", _some(ignored))
     return table
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from data_pipelines import synthetic
 from data_pipelines.decode import decode_clips
+from data_pipelines.prepared import PREPARE, dataset_names, find_prepared, open_prepared
 from data_pipelines.store import (
     FORMAT_VERSION,
     Clip,
@@ -28,14 +29,22 @@ def store_name(kind: str, name: str, *content: object) -> str:
     return f"{kind}-{re.sub(r'[^A-Za-z0-9._-]+', '_', name)[:40]}-{key}"
 
 
-def _states(names: Sequence[str], paths: Sequence[Path]) -> list[tuple[str, int, int]]:
+def file_states(names: Sequence[str], paths: Sequence[Path]) -> list[tuple[str, int, int]]:
     """Per file: name, bytes, time of last change in nanoseconds."""
     stats = [path.stat() for path in paths]
     return [(n, s.st_size, s.st_mtime_ns) for n, s in zip(names, stats, strict=True)]
 
 
-def store_from_folder(folder: str | Path, cache_dir: str | Path) -> FlatStore:
+def store_from_folder(
+    folder: str | Path, cache_dir: str | Path, *, classes: bool = False
+) -> FlatStore:
     """Every audio file under a folder; a clip's id is its relative path with `/` and suffix.
+
+    Args:
+        folder: Searched recursively.
+        cache_dir: Gets the store.
+        classes: The first folder below `folder` is the class of the clips in it; those that lie in
+            `folder` itself have none.
 
     Raises:
         DataError: there is no such folder, or none of its files can be read.
@@ -47,11 +56,18 @@ def store_from_folder(folder: str | Path, cache_dir: str | Path) -> FlatStore:
     if not paths:
         raise DataError(f"{folder}: no audio among its {ignored_files} files")
     names = [path.relative_to(folder).as_posix() for path in paths]
-    clips = [Clip(id=name, source=name) for name in names]
+    tops = [name.partition("/")[0] if classes and "/" in name else "" for name in names]
+    class_names = _class_names(tops)
+    clips = [
+        Clip(id=name, source=name, label=class_names.index(top) if top else -1)
+        for name, top in zip(names, tops, strict=True)
+    ]
+    states = file_states(names, paths)
     return build_store(
-        Path(cache_dir) / store_name("folder", folder.name, str(folder), _states(names, paths)),
+        Path(cache_dir) / store_name("folder", folder.name, str(folder), states, class_names),
         decode_clips(clips, paths, folder.name),
         dataset=folder.name,
+        class_names=class_names,
         ignored_files=ignored_files,
     )
 
@@ -85,7 +101,7 @@ def store_from_table(table: str | Path, cache_dir: str | Path) -> FlatStore:
         for _, row in rows
     ]
     content = hashlib.sha256(table.read_bytes()).hexdigest()
-    states = _states([clip.source for clip in clips], paths)
+    states = file_states([clip.source for clip in clips], paths)
     return build_store(
         Path(cache_dir) / store_name("table", table.stem, str(table), content, states),
         decode_clips(clips, paths, table.name),
@@ -159,6 +175,11 @@ def store_from_synthetic(cache_dir: str | Path) -> FlatStore:
     )
 
 
+def default_data_dir() -> Path:
+    """`$VOC2VEC_DATA_DIR`, else `~/.cache/voc2vec_jax`."""
+    return Path(os.environ.get("VOC2VEC_DATA_DIR") or "~/.cache/voc2vec_jax").expanduser()
+
+
 def open_corpus(data: DataConfig) -> FlatStore:
     """The corpus that a configuration names: its table, its folder or a dataset by name.
 
@@ -169,15 +190,17 @@ def open_corpus(data: DataConfig) -> FlatStore:
         ConfigError: `data.name` is unknown.
         DataError: the corpus cannot be read.
     """
-    default = os.environ.get("VOC2VEC_DATA_DIR") or "~/.cache/voc2vec_jax"
-    cache_dir = Path(data.data_dir or default).expanduser()
+    cache_dir = Path(data.data_dir).expanduser() if data.data_dir else default_data_dir()
     if data.table is not None:
         return store_from_table(data.table, cache_dir)
     if data.folder is not None:
         return store_from_folder(data.folder, cache_dir)
     if data.name == "synthetic":
         return store_from_synthetic(cache_dir)
+    if find_prepared(data.name, cache_dir) or data.name.partition("/")[0] in dataset_names():
+        return open_prepared(data.name, cache_dir)
     raise ConfigError(
-        f"data.name={data.name!r}: no such dataset; choose 'synthetic', or give data.folder or"
-        " data.table"
+        f"data.name={data.name!r}: no such dataset is prepared in {cache_dir}; choose 'synthetic',"
+        f" prepare one ({', '.join(dataset_names())}, or your own) with {PREPARE}, or give"
+        " data.folder or data.table"
     )

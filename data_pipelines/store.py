@@ -11,9 +11,10 @@ import json
 import logging
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from data_pipelines.flat_store import FORMAT_VERSION as FORMAT_VERSION
@@ -31,6 +32,7 @@ from voc2vec_jax.audio import SAMPLE_RATE
 Decoded = tuple[Clip, Int16Array | str]
 """A clip with its int16 samples at 16 kHz, or with the reason why it is dropped."""
 NOTHING_EXPECTED = Expected()
+NONE_IGNORED: Mapping[str, int] = MappingProxyType({})
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +44,7 @@ def build_store(
     dataset: str,
     class_names: Sequence[str] = (),
     ignored_files: int = 0,
+    ignored_audio: Mapping[str, int] = NONE_IGNORED,
     rejected: Sequence[dict[str, str]] = (),
     expected: Expected = NOTHING_EXPECTED,
 ) -> FlatStore:
@@ -53,7 +56,8 @@ def build_store(
             that yields all clips but the first so many, a build that was killed is gone on with.
         dataset: name for the report.
         class_names: what the labels 0, 1, … mean.
-        ignored_files: files beside the audio, for the report.
+        ignored_files: files that are none of the clips, for the report.
+        ignored_audio: per folder, how many of those are audio, for the report.
         rejected: `file` and `reason` of what was dropped before decoding, for the report.
         expected: how much there should be, for the report.
 
@@ -68,10 +72,11 @@ def build_store(
         "dataset": dataset,
         "class_names": class_names,
         "ignored_files": ignored_files,
+        "ignored_audio": dict(ignored_audio),
         "expected": expected,
     }
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with _only_builder(directory) as alone:
+    with only_builder(directory) as alone:
         if not directory.exists():
             resumable = callable(clips) and alone
             token = "resumable" if resumable else f"{secrets.token_hex(4)}.tmp"
@@ -89,7 +94,7 @@ def build_store(
 
 
 @contextmanager
-def _only_builder(directory: Path) -> Iterator[bool]:
+def only_builder(directory: Path) -> Iterator[bool]:
     """Wait until nobody else builds this store; then clear away what a killed build left.
 
     Yields False where locks do not work, so that others may be building too.

@@ -87,6 +87,7 @@ def test_folder_becomes_clips_in_path_order(folder: Path, cache: Path) -> None:
         },
         "dropped": [],
         "ignored_files": 1,
+        "ignored_audio": {},
         "expected": {"clips": None, "hours": None},
         "paper": {"clips": None, "hours": None},
         "verdict": "no count is known for a complete copy",
