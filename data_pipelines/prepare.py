@@ -59,8 +59,8 @@ def prepare_dataset(
 
     Args:
         name: Dataset, or dataset and variant.
-        manual_dir: Holds the archive or its extracted tree, or a folder named after the dataset
-            that does. Default `<data_dir>/manual`.
+        manual_dir: Holds the archive or its extracted tree, or a folder of exactly the dataset's
+            name that does. Default `<data_dir>/manual`.
         data_dir: Gets the dataset and its flat store.
         overwrite: Throw away what was prepared before, the decoded audio included.
 
@@ -76,8 +76,8 @@ def prepare_dataset(
     builder = make_builder(name, data_dir)
     directory = Path(builder.data_path)
     manual = manual_dir or data_dir / "manual"
-    own = [p for p in manual.glob("*") if p.is_dir() and p.name.lower() == dataset]
-    manual = own[0] if own else manual
+    if (manual / dataset).is_dir():
+        manual /= dataset
     if overwrite or not directory.exists():
         if not (manual.is_dir() and any(manual.iterdir())):
             raise DataError(

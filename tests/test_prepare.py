@@ -260,7 +260,7 @@ def test_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     soundfile.write(tmp_path / "in" / "a.wav", noise(0.5), 16_000)
     folder = ["--from-folder", str(tmp_path / "in")]
     cases = {
-        "choose one of donate_a_cry": (["nothing"], WRONG_USAGE),
+        "choose one of asvp_esd, ": (["nothing"], WRONG_USAGE),
         "has human_voice/all, human_voice/mono": (["human_voice/x"], WRONG_USAGE),
         "donate_a_cry has none": (["donate_a_cry/x"], WRONG_USAGE),
         "not both": (["--from-table", "x", *folder], WRONG_USAGE),
@@ -268,7 +268,10 @@ def test_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         "--manual-dir is for": (["--manual-dir", "x", *folder], WRONG_USAGE),
         "give another NAME": (["donate-a-cry", *folder], WRONG_USAGE),
         "git clone https://github.com/gveres": (["donate_a_cry"], BAD_DATA),
-        "none of 0 files": (["donate_a_cry", "--manual-dir", str(tmp_path / "in")], BAD_DATA),
+        "none of its 1 files belongs to donate_a_cry": (
+            ["donate_a_cry", "--manual-dir", str(tmp_path / "in")],
+            BAD_DATA,
+        ),
         "no such table": (["--from-table", str(tmp_path / "x.csv")], BAD_DATA),
         "no such folder": (["--from-folder", str(tmp_path / "x")], BAD_DATA),
     }

@@ -17,22 +17,23 @@ import json
 import shutil
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipelines.builders.files import File, ManualFiles
 from data_pipelines.decode import decode_clips
-from data_pipelines.flat_store import Clip, FlatStore
+from data_pipelines.flat_store import Clip, DataError, FlatStore
 from data_pipelines.report import Expected, plot_durations
 from data_pipelines.sources import file_states, store_name
 from data_pipelines.store import build_store
 
 SPLIT = "train"
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,11 @@ class VocalisationBuilder(StoreBuilder):
         """
         files = ManualFiles(manual_dir, scratch)
         found = _without_copies(list(self.find_clips(files)))
+        if not found:
+            raise DataError(
+                f"{manual_dir}: none of its {len(files.files)} files belongs to {self.title}; put"
+                f" there: {self.FACTS.obtain}"
+            )
         kept = [(item.file, item.clip) for item in found if item.clip is not None]
         paths, clips = [file.path for file, _ in kept], [clip for _, clip in kept]
         claimed = {item.file.path for item in found}
@@ -200,6 +206,31 @@ class VocalisationBuilder(StoreBuilder):
             ],
             expected=self.expected,
         )
+
+
+def join(
+    audio: Iterable[File], rows: Mapping[str, Row], table: str
+) -> Iterator[tuple[File, Row] | Found]:
+    """Pairs of files and rows of a table by file name, in any letter case.
+
+    Args:
+        audio: Files, each of which should be in the table.
+        rows: By file name, in lower case.
+        table: Its name, for the reasons.
+
+    Yields:
+        A pair, or a rejection of a file without a row, or of a row without a file.
+    """
+    seen = set()
+    for file in audio:
+        name = file.name.lower()
+        seen.add(name)
+        if name in rows:
+            yield file, rows[name]
+        else:
+            yield Found(file, None, f"is not in {table}")
+    for name in sorted(rows.keys() - seen):
+        yield Found(File(Path(name), name), None, f"is in {table} but not among the files")
 
 
 def _without_copies(found: list[Found]) -> list[Found]:
