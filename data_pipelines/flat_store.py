@@ -13,6 +13,7 @@ import json
 import os
 import weakref
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -49,12 +50,15 @@ class Clip:
 
 @dataclass(frozen=True, eq=False)
 class FlatStore:
-    """A decoded corpus; fields are per clip, in a fixed order.
+    """A decoded corpus, or several joined; fields are per clip, in a fixed order.
 
     `means` and `variances` are float32 and those that `normalize` would compute.
     """
 
-    directory: Path
+    directories: list[Path]
+    """One for each corpus."""
+    parts: NDArray[np.int32]
+    """[clips] index of the corpus that a clip is from."""
     ids: list[str]
     lengths: NDArray[np.int64]
     """[clips] samples at 16 kHz."""
@@ -66,9 +70,9 @@ class FlatStore:
     means: NDArray[np.float32]
     variances: NDArray[np.float32]
     offsets: NDArray[np.int64]
-    """[clips] where each clip starts, in samples."""
-    samples_fd: int
-    """Open file of all samples. Not a memory map: that kills the process if the file is cut."""
+    """[clips] where each clip starts in the file of its corpus, in samples."""
+    samples_fds: list[int]
+    """Open files of samples. Not memory maps: those kill the process if the file is cut."""
     fingerprint: str
     """sha256 that two stores share if, and only if, they hold the same clips in the same order."""
 
@@ -87,9 +91,9 @@ class FlatStore:
         identity = json.dumps(
             [FORMAT_VERSION, SAMPLE_RATE, index["ids"], index["lengths"], index["sha256"]]
         )
-        samples_fd = os.open(path, os.O_RDONLY)
         store = cls(
-            directory=directory,
+            directories=[directory],
+            parts=np.zeros(len(lengths), np.int32),
             ids=index["ids"],
             lengths=lengths,
             labels=np.array(index["labels"], np.int32),
@@ -100,11 +104,52 @@ class FlatStore:
             means=np.array(index["means"], np.float32),
             variances=np.array(index["variances"], np.float32),
             offsets=np.cumsum(lengths) - lengths,
-            samples_fd=samples_fd,
+            samples_fds=[os.open(path, os.O_RDONLY)],
             fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
         )
-        weakref.finalize(store, os.close, samples_fd)
+        weakref.finalize(store, os.close, store.samples_fds[0])
         return store
+
+    @classmethod
+    def join(cls, stores: Mapping[str, Self]) -> Self:
+        """Several corpora as one: ids, groups and sources get the corpus' name in front.
+
+        Labels are left out, since the classes of one corpus are not those of another.
+        """
+        assert stores
+        named, each = list(stores.items()), list(stores.values())
+        counts = [len(store.ids) for store in each]
+        fingerprints = json.dumps([store.fingerprint for store in each])
+        joined = cls(
+            directories=[store.directory for store in each],
+            parts=np.repeat(np.arange(len(each), dtype=np.int32), counts),
+            ids=[f"{name}/{clip_id}" for name, store in named for clip_id in store.ids],
+            lengths=np.concatenate([store.lengths for store in each]),
+            labels=np.full(sum(counts), -1, np.int32),
+            groups=[group and f"{name}/{group}" for name, s in named for group in s.groups],
+            folds=[fold for store in each for fold in store.folds],
+            sources=[f"{name}/{source}" for name, store in named for source in store.sources],
+            class_names=[],
+            means=np.concatenate([store.means for store in each]),
+            variances=np.concatenate([store.variances for store in each]),
+            offsets=np.concatenate([store.offsets for store in each]),
+            samples_fds=[os.dup(store.samples_fds[0]) for store in each],
+            fingerprint=hashlib.sha256(fingerprints.encode()).hexdigest(),
+        )
+        for samples_fd in joined.samples_fds:
+            weakref.finalize(joined, os.close, samples_fd)
+        return joined
+
+    @property
+    def directory(self) -> Path:
+        """Where the only corpus lies."""
+        (directory,) = self.directories
+        return directory
+
+    @property
+    def name(self) -> str:
+        """The names of the directories."""
+        return "+".join(directory.name for directory in self.directories)
 
     def read(self, clip: int, start: int, length: int) -> Int16Array:
         """int16 [length]: samples `start` to `start + length` of a clip.
@@ -114,13 +159,15 @@ class FlatStore:
         """
         assert 0 <= start <= start + length <= self.lengths[clip]
         samples = np.empty(length, "<i2")
-        path = self.directory / "samples.int16"
+        part = self.parts[clip]
+        path = self.directories[part] / "samples.int16"
+        place = 2 * int(self.offsets[clip] + start)
         try:
-            filled = os.preadv(self.samples_fd, [samples.data], 2 * int(self.offsets[clip] + start))
+            filled = os.preadv(self.samples_fds[part], [samples.data], place)
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error}); run again") from error
         if filled != samples.nbytes:
-            raise DataError(f"{path}: has been cut short; {_delete(self.directory)}")
+            raise DataError(f"{path}: has been cut short; {_delete(path.parent)}")
         return samples
 
 

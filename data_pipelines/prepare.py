@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from data_pipelines import voc125
 from data_pipelines.builders.base import (
     SPLIT,
     StoreBuilder,
@@ -18,7 +19,7 @@ from data_pipelines.builders.base import (
     features,
 )
 from data_pipelines.flat_store import DataError, FlatStore
-from data_pipelines.prepared import dataset_names
+from data_pipelines.prepared import dataset_names, find_prepared
 from data_pipelines.sources import store_from_folder, store_from_table
 from voc2vec_jax.config import ConfigError
 
@@ -89,6 +90,35 @@ def prepare_dataset(
     return directory
 
 
+def prepare_voc125(
+    manual_dir: Path | None, data_dir: Path, *, overwrite: bool = False
+) -> dict[str, dict[str, Any] | None]:
+    """Prepares what there is of Voc125.
+
+    Args:
+        manual_dir: Holds a folder for each dataset that the user has, named like the dataset.
+        data_dir: Gets the datasets; those prepared before are left as they are.
+        overwrite: As for `prepare_dataset`.
+
+    Returns:
+        The report of each of the ten; None for those that are missing.
+
+    Raises:
+        DataError: There is none at all, or one cannot be prepared.
+    """
+    manual = manual_dir or data_dir / "manual"
+    for name in voc125.PAPER:
+        if (manual / name).is_dir() and (overwrite or not find_prepared(name, data_dir)):
+            prepare_dataset(name, manual, data_dir, overwrite=overwrite)
+    reports = voc125.prepared_reports(data_dir)
+    if not any(reports.values()):
+        raise DataError(
+            f"{manual}: has no folder named like one of {', '.join(voc125.PAPER)}; put what you"
+            " have downloaded into such folders"
+        )
+    return reports
+
+
 def prepare_table(
     table: Path, name: str | None, data_dir: Path, *, overwrite: bool = False
 ) -> Path:
@@ -113,7 +143,7 @@ def prepare_folder(
 def _own_directory(name: str, data_dir: Path) -> Path:
     """Where a user's own corpus of that name goes."""
     dataset = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-    if not dataset or dataset in {*dataset_names(), "synthetic", "voc125"}:
+    if not dataset or dataset in {*dataset_names(), "synthetic", voc125.NAME}:
         raise ConfigError(f"{name!r}: cannot name a dataset, or names one; give another NAME")
     return data_dir / dataset / str(StoreBuilder.VERSION)
 

@@ -31,6 +31,8 @@ def dataset_names() -> list[str]:
 def find_prepared(name: str, data_dir: Path) -> Path | None:
     """Directory of a prepared dataset, the newest version of it; None where there is none.
 
+    Without a variant in its name it is the default one, or the only one that is prepared.
+
     Args:
         name: `nnime`, or `nnime/speech` for a variant.
         data_dir: Where datasets are prepared.
@@ -42,6 +44,9 @@ def find_prepared(name: str, data_dir: Path) -> Path | None:
     versions = {path.parent for path in root.glob("*/report.json")}
     if not versions and "/" not in name:
         variants = sorted({path.parents[1].name for path in root.glob("*/*/report.json")})
+        if len(variants) > 1:
+            default = json.loads((root / ".config" / "metadata.json").read_text())
+            variants = [v for v in variants if v == default["default_config_name"]] or variants
         if len(variants) > 1:
             choices = ", ".join(f"{name}/{variant}" for variant in variants)
             raise DataError(f"{root}: several variants are prepared; choose one of {choices}")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from data_pipelines import synthetic
+from data_pipelines import synthetic, voc125
 from data_pipelines.decode import decode_clips
 from data_pipelines.prepared import PREPARE, dataset_names, find_prepared, open_prepared
 from data_pipelines.store import (
@@ -197,10 +197,12 @@ def open_corpus(data: DataConfig) -> FlatStore:
         return store_from_folder(data.folder, cache_dir)
     if data.name == "synthetic":
         return store_from_synthetic(cache_dir)
+    if data.name == voc125.NAME or "+" in data.name:
+        return voc125.open_mixture(data.name, cache_dir)
     if find_prepared(data.name, cache_dir) or data.name.partition("/")[0] in dataset_names():
         return open_prepared(data.name, cache_dir)
     raise ConfigError(
         f"data.name={data.name!r}: no such dataset is prepared in {cache_dir}; choose 'synthetic',"
-        f" prepare one ({', '.join(dataset_names())}, or your own) with {PREPARE}, or give"
-        " data.folder or data.table"
+        f" prepare one ({', '.join([*dataset_names(), voc125.NAME])}, or your own) with {PREPARE},"
+        " or give data.folder or data.table"
     )

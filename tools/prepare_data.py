@@ -10,6 +10,8 @@ Examples:
     python -m tools.prepare_data my_clips --from-table clips.csv
   Every audio file under a folder; with --classes, the first folder below it is the class:
     python -m tools.prepare_data my_clips --from-folder ~/recordings --classes
+  What you have of Voc125, one folder for each dataset and named like it:
+    python -m tools.prepare_data voc125 --manual-dir ~/downloads
   What there is to prepare, where to get it, and under which licence:
     python -m tools.prepare_data
 """
@@ -18,15 +20,16 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
+from data_pipelines import voc125
 from data_pipelines.flat_store import DataError
 from data_pipelines.prepared import dataset_names
 from data_pipelines.report import report_table
@@ -60,7 +63,12 @@ class Arguments:
 def prepare(arguments: Arguments) -> None:
     """Does what the command line asks for; see `data_pipelines.prepare` for what it raises."""
     # Imported here, so that --help and a wrong flag answer at once.
-    from data_pipelines.prepare import prepare_dataset, prepare_folder, prepare_table
+    from data_pipelines.prepare import (
+        prepare_dataset,
+        prepare_folder,
+        prepare_table,
+        prepare_voc125,
+    )
 
     name, overwrite = arguments.name, arguments.overwrite
     data_dir = (arguments.data_dir or default_data_dir()).expanduser()
@@ -80,6 +88,11 @@ def prepare(arguments: Arguments) -> None:
             classes=arguments.classes,
             overwrite=overwrite,
         )
+    elif name == voc125.NAME:
+        reports = prepare_voc125(arguments.manual_dir, data_dir, overwrite=overwrite)
+        Console().print(_compare(reports))
+        print(voc125.statement(reports))
+        return
     elif name:
         directory = prepare_dataset(name, arguments.manual_dir, data_dir, overwrite=overwrite)
     else:
@@ -88,6 +101,21 @@ def prepare(arguments: Arguments) -> None:
     report = json.loads((directory / "report.json").read_text())
     Console().print(report_table(report))
     print(f"prepared: {directory} (report.json, durations.png)")
+
+
+def _compare(reports: Mapping[str, dict[str, Any] | None]) -> Table:
+    """What of Voc125 there is, beside the paper's table."""
+    table = Table("name", "clips", "in the paper", "hours", "in the paper", "dropped")
+    for name, report in reports.items():
+        clips, hours = voc125.PAPER[name]
+        found = (
+            (report["dataset"], str(report["clips"]), f"{report['hours']:.2f}", report["dropped"])
+            if report
+            else (name, "missing", "", [])
+        )
+        title, count, duration, dropped = found
+        table.add_row(title, count, str(clips), duration, str(hours), str(len(dropped)))
+    return table
 
 
 def _list() -> Table:

@@ -139,7 +139,7 @@ def train(arguments: Arguments) -> None:
             ),
         ),
         workdir / "export",
-        facts=model_card.facts_of_run(config, data.store.directory.name),
+        facts=model_card.facts_of_run(config, data.store.name),
     )
     _say(
         f"done: {workdir / 'export'} (Hugging Face folder), {workdir / 'curves.png'}, "
