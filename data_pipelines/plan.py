@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipelines.buckets import Bucket, fill_buckets, permutation, random_bits
 from data_pipelines.store import DataError
 from voc2vec_jax.audio import MIN_SAMPLES, SAMPLE_RATE
 from voc2vec_jax.config import ConfigError, DataConfig
@@ -61,21 +62,6 @@ class _Windows:
 
 
 @dataclass(frozen=True, eq=False)
-class _Bucket:
-    """Windows that are padded to the same length."""
-
-    number: int
-    samples: int
-    batch_size: int
-    windows: NDArray[np.int64]
-    """Indices into the windows of an epoch."""
-
-    @property
-    def batches(self) -> int:
-        return math.ceil(len(self.windows) / self.batch_size)
-
-
-@dataclass(frozen=True, eq=False)
 class _Epoch:
     """All that changes from one epoch to the next."""
 
@@ -87,22 +73,6 @@ class _Epoch:
     """Per bucket [batches, batch_size]: the windows of each batch."""
     order: NDArray[np.int64]
     """[batches of all buckets] in which order they are heard; numbered bucket by bucket."""
-
-
-def _random(count: int, *key: int) -> NDArray[np.uint64]:
-    """uint64 [count], a pure function of `key` (at most four integers below 2**32).
-
-    NumPy promises raw bits to stay the same in its later versions, but not what it makes of them
-    (shuffles, integers in a range); those are made here.
-    """
-    # SeedSequence pads with zeros, so that keys of different lengths could be equal: always 4.
-    entropy = (*key, 0, 0, 0, 0)[:4]
-    bits = np.random.Philox(np.random.SeedSequence(entropy))
-    return bits.random_raw(count).astype(np.uint64, copy=False)
-
-
-def _permutation(count: int, *key: int) -> NDArray[np.int64]:
-    return np.argsort(_random(count, *key), kind="stable")
 
 
 def _cut(kept: NDArray[np.int64], lengths: NDArray[np.int64], data: DataConfig) -> _Windows:
@@ -134,19 +104,6 @@ def _cut(kept: NDArray[np.int64], lengths: NDArray[np.int64], data: DataConfig) 
     )
 
 
-def _fill_buckets(bucket_of_window: NDArray[np.int64], data: DataConfig) -> list[_Bucket]:
-    """The buckets that hold any window, shortest first."""
-    buckets = []
-    for number, seconds in enumerate(data.used_bucket_seconds):
-        windows = np.flatnonzero(bucket_of_window == number)
-        # The small term keeps a quotient such as 0.3 / 0.1 from falling below its integer.
-        size = int(data.batch_seconds / seconds + 1e-6)
-        size -= size % data.batch_multiple
-        if len(windows):
-            buckets.append(_Bucket(number, round(seconds * SAMPLE_RATE), size, windows))
-    return buckets
-
-
 class BatchPlan:
     """The batches of a corpus, each a pure function of (seed, step).
 
@@ -159,6 +116,7 @@ class BatchPlan:
         lengths: [clips] samples in each clip at 16 kHz.
         data: which clips are long enough, the buckets and the batch size.
         seed: below 2**32; another seed is another order, and other cuts of long clips.
+        rates: [clips] how often an epoch hears each clip on average, above 0; once if None.
 
     Raises:
         DataError: no clip is as long as `data.min_seconds`.
@@ -167,7 +125,7 @@ class BatchPlan:
     Attributes:
         clips: clips that are heard.
         dropped_short: clips left out because they are shorter than `data.min_seconds`.
-        windows_per_epoch: windows, each heard once in an epoch.
+        windows_per_epoch: windows that an epoch hears; without a mixture each once.
         repeats_per_epoch: rows that hear a window of the epoch again.
         batches_per_epoch: a constant of the corpus and the configuration.
         corpus_seconds: duration of all clips, dropped ones included.
@@ -176,7 +134,13 @@ class BatchPlan:
         shapes: the (batch, samples) shapes that occur, shortest bucket first.
     """
 
-    def __init__(self, lengths: NDArray[np.integer], data: DataConfig, seed: int) -> None:
+    def __init__(
+        self,
+        lengths: NDArray[np.integer],
+        data: DataConfig,
+        seed: int,
+        rates: NDArray[np.float64] | None = None,
+    ) -> None:
         samples = np.asarray(lengths, np.int64)
         assert samples.ndim == 1
         kept = np.flatnonzero(samples >= round(data.min_seconds * SAMPLE_RATE))
@@ -190,11 +154,19 @@ class BatchPlan:
         self.clips = len(kept)
         self.dropped_short = len(samples) - len(kept)
         self.corpus_seconds = float(samples.sum()) / SAMPLE_RATE
-        self.heard_seconds_per_epoch = float(samples[kept].sum()) / SAMPLE_RATE
 
         self._windows = _cut(kept, samples[kept], data)
-        self._buckets = _fill_buckets(self._windows.buckets, data)
-        self.windows_per_epoch = len(self._windows.clips)
+        clip_rates = np.ones(len(samples)) if rates is None else np.asarray(rates, np.float64)
+        assert clip_rates.shape == samples.shape
+        assert (clip_rates > 0).all()
+        window_rates = clip_rates[self._windows.clips]
+        self._buckets = fill_buckets(self._windows.buckets, window_rates, data)
+        self.windows_per_epoch = sum(bucket.heard for bucket in self._buckets)
+        self._mean_lengths = self._windows.lengths(self._windows.starts)
+        self.heard_seconds_per_epoch = sum(
+            bucket.heard * bucket.mean_over_heard(self._mean_lengths) / SAMPLE_RATE
+            for bucket in self._buckets
+        )
         self.batches_per_epoch = sum(bucket.batches for bucket in self._buckets)
         rows = sum(bucket.batches * bucket.batch_size for bucket in self._buckets)
         self.repeats_per_epoch = rows - self.windows_per_epoch
@@ -211,33 +183,33 @@ class BatchPlan:
 
     def _expected_padding(self) -> float:
         """Exact mean over epochs: jitter and the choice of repeats do not change the mean."""
-        lengths = self._windows.lengths(self._windows.starts)
         heard = padded = 0.0
         for bucket in self._buckets:
             rows = bucket.batches * bucket.batch_size
-            heard += rows * float(lengths[bucket.windows].mean())
+            heard += rows * bucket.mean_over_heard(self._mean_lengths)
             padded += rows * bucket.samples
         return 1 - heard / padded
 
     def _draw_epoch(self, epoch: int) -> _Epoch:
         windows = self._windows
-        drawn = _random(self.windows_per_epoch, _CUTS, self.seed, epoch)
+        drawn = random_bits(len(windows.clips), _CUTS, self.seed, epoch)
         fraction = (drawn >> np.uint64(11)) * 2.0**-53  # [0, 1)
         starts = windows.starts + (fraction * (2 * windows.room + 1)).astype(np.int64)
         starts -= windows.room
         rows = [self._shuffled(epoch, bucket) for bucket in self._buckets]
-        order = _permutation(self.batches_per_epoch, _BATCH_ORDER, self.seed, epoch)
+        order = permutation(self.batches_per_epoch, _BATCH_ORDER, self.seed, epoch)
         return _Epoch(starts, windows.lengths(starts).astype(np.int32), rows, order)
 
-    def _shuffled(self, epoch: int, bucket: _Bucket) -> NDArray[np.int64]:
-        """[batches, batch_size] windows: every one once, then as many again as fill the rest."""
+    def _shuffled(self, epoch: int, bucket: Bucket) -> NDArray[np.int64]:
+        """[batches, batch_size] windows: the epoch's, then as many again as fill the rest."""
         key = (_WINDOW_ORDER, self.seed, epoch, bucket.number)
-        count, rows = len(bucket.windows), bucket.batches * bucket.batch_size
+        windows = bucket.draw(self.seed, epoch)
+        count, rows = bucket.heard, bucket.batches * bucket.batch_size
         turns = math.ceil(rows / count)
         # One permutation per turn through the bucket, all from a single stream.
-        drawn = _random(turns * count, *key).reshape(turns, count)
+        drawn = random_bits(turns * count, *key).reshape(turns, count)
         order = np.argsort(drawn, axis=1, kind="stable").ravel()[:rows]
-        return bucket.windows[order].reshape(bucket.batches, bucket.batch_size)
+        return windows[order].reshape(bucket.batches, bucket.batch_size)
 
     def batch(self, step: int) -> PlannedBatch:
         """The global batch of a step (0, 1, …), whatever was asked before; safe to share."""

@@ -3,87 +3,48 @@
 import csv
 import hashlib
 import json
-import logging
 import os
 import re
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
-
-from data_pipelines import synthetic
+from data_pipelines import synthetic, voc125
+from data_pipelines.decode import decode_clips
+from data_pipelines.prepared import PREPARE, dataset_names, find_prepared, open_prepared
 from data_pipelines.store import (
     FORMAT_VERSION,
     Clip,
     DataError,
     FlatStore,
-    Int16Array,
     build_store,
     to_int16,
 )
-from voc2vec_jax.audio import AudioError, find_audio, load_audio
+from voc2vec_jax.audio import find_audio
 from voc2vec_jax.config import ConfigError, DataConfig
 
-MAX_DECODERS = 8
-"""Threads that decode; about a fifth of the work holds the interpreter, so more gain little."""
 
-logger = logging.getLogger(__name__)
-
-
-def _decode(path: Path) -> Int16Array | str:
-    try:
-        return to_int16(load_audio(path))
-    except AudioError as error:
-        return error.reason
-
-
-def _decode_in_order(paths: Sequence[Path]) -> Iterator[Int16Array | str]:
-    """int16 samples of each file, or why there are none; a few files are held at a time."""
-    # Threads, because decoding and resampling run outside the interpreter; processes would have
-    # to be spawned, import everything anew and need a guarded main module.
-    decoders = min(os.cpu_count() or 1, MAX_DECODERS)
-    ahead = 2 * decoders
-    with ThreadPoolExecutor(decoders) as pool:
-        pending = deque(pool.submit(_decode, path) for path in paths[:ahead])
-        for path in paths[ahead:]:
-            yield pending.popleft().result()
-            pending.append(pool.submit(_decode, path))
-        while pending:
-            yield pending.popleft().result()
-
-
-def _decode_clips(
-    clips: Sequence[Clip], paths: Sequence[Path], name: str
-) -> Iterator[tuple[Clip, Int16Array | str]]:
-    console = Console(stderr=True)
-    logger.info("corpus=%s decoding=%d", name, len(paths))
-    decoded = track(
-        _decode_in_order(paths),
-        f"Decoding {name}",
-        total=len(paths),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    yield from zip(clips, decoded, strict=True)
-
-
-def _store_name(kind: str, name: str, *content: object) -> str:
+def store_name(kind: str, name: str, *content: object) -> str:
     """Readable prefix, and a hash of everything the store depends on."""
     key = hashlib.sha256(json.dumps([FORMAT_VERSION, kind, *content]).encode()).hexdigest()[:16]
     return f"{kind}-{re.sub(r'[^A-Za-z0-9._-]+', '_', name)[:40]}-{key}"
 
 
-def _states(names: Sequence[str], paths: Sequence[Path]) -> list[tuple[str, int, int]]:
+def file_states(names: Sequence[str], paths: Sequence[Path]) -> list[tuple[str, int, int]]:
     """Per file: name, bytes, time of last change in nanoseconds."""
     stats = [path.stat() for path in paths]
     return [(n, s.st_size, s.st_mtime_ns) for n, s in zip(names, stats, strict=True)]
 
 
-def store_from_folder(folder: str | Path, cache_dir: str | Path) -> FlatStore:
+def store_from_folder(
+    folder: str | Path, cache_dir: str | Path, *, classes: bool = False
+) -> FlatStore:
     """Every audio file under a folder; a clip's id is its relative path with `/` and suffix.
+
+    Args:
+        folder: Searched recursively.
+        cache_dir: Gets the store.
+        classes: The first folder below `folder` is the class of the clips in it; those that lie in
+            `folder` itself have none.
 
     Raises:
         DataError: there is no such folder, or none of its files can be read.
@@ -95,17 +56,24 @@ def store_from_folder(folder: str | Path, cache_dir: str | Path) -> FlatStore:
     if not paths:
         raise DataError(f"{folder}: no audio among its {ignored_files} files")
     names = [path.relative_to(folder).as_posix() for path in paths]
-    clips = [Clip(id=name, source=name) for name in names]
+    tops = [name.partition("/")[0] if classes and "/" in name else "" for name in names]
+    class_names = _class_names(tops)
+    clips = [
+        Clip(id=name, source=name, label=class_names.index(top) if top else -1)
+        for name, top in zip(names, tops, strict=True)
+    ]
+    states = file_states(names, paths)
     return build_store(
-        Path(cache_dir) / _store_name("folder", folder.name, str(folder), _states(names, paths)),
-        _decode_clips(clips, paths, folder.name),
+        Path(cache_dir) / store_name("folder", folder.name, str(folder), states, class_names),
+        decode_clips(clips, paths, folder.name),
         dataset=folder.name,
+        class_names=class_names,
         ignored_files=ignored_files,
     )
 
 
 def store_from_table(table: str | Path, cache_dir: str | Path) -> FlatStore:
-    """The files of a CSV with a column `path` and, if known, `id`, `label` and `group`.
+    """The files of a CSV with a column `path` and, if known, `id`, `label`, `group` and `fold`.
 
     Relative paths start at the table's folder, and an id defaults to the path as written. Labels
     are class names; an empty one, or -1, means unknown. Other columns are ignored.
@@ -129,20 +97,21 @@ def store_from_table(table: str | Path, cache_dir: str | Path) -> FlatStore:
     names = _class_names(row["label"] for _, row in rows)
     labels = {name: label for label, name in enumerate(names)}
     clips = [
-        Clip(row["id"], row["path"], labels.get(row["label"], -1), row["group"]) for _, row in rows
+        Clip(row["id"], row["path"], labels.get(row["label"], -1), row["group"], row["fold"])
+        for _, row in rows
     ]
     content = hashlib.sha256(table.read_bytes()).hexdigest()
-    states = _states([clip.source for clip in clips], paths)
+    states = file_states([clip.source for clip in clips], paths)
     return build_store(
-        Path(cache_dir) / _store_name("table", table.stem, str(table), content, states),
-        _decode_clips(clips, paths, table.name),
+        Path(cache_dir) / store_name("table", table.stem, str(table), content, states),
+        decode_clips(clips, paths, table.name),
         dataset=table.stem,
         class_names=names,
     )
 
 
 def _read_table(table: Path) -> list[tuple[int, dict[str, str]]]:
-    """Line number and the columns path, id, label, group of each row."""
+    """Line number and the columns path, id, label, group and fold of each row."""
     try:
         text = table.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -161,10 +130,11 @@ def _read_table(table: Path) -> list[tuple[int, dict[str, str]]]:
     first_line: dict[str, int] = {}
     for row in reader:
         line = reader.line_num
-        path, clip_id, label, group = (
-            (row.get(name) or "").strip() for name in ("path", "id", "label", "group")
-        )
-        clip_id = clip_id or path
+        cells = {
+            name: (row.get(name) or "").strip() for name in ("path", "id", "label", "group", "fold")
+        }
+        path = cells["path"]
+        clip_id = cells["id"] = cells["id"] or path
         if not path:
             raise DataError(f"{table}: line {line}: `path` is empty; name an audio file")
         if clip_id in first_line:
@@ -173,7 +143,7 @@ def _read_table(table: Path) -> list[tuple[int, dict[str, str]]]:
                 " each clip its own in a column `id` (without one, the path is the id)"
             )
         first_line[clip_id] = line
-        rows.append((line, {"path": path, "id": clip_id, "label": label, "group": group}))
+        rows.append((line, cells))
     if not rows:
         raise DataError(f"{table}: no rows below the header; add one for each audio file")
     return rows
@@ -198,11 +168,16 @@ def store_from_synthetic(cache_dir: str | Path) -> FlatStore:
         for clip in synthetic.synthetic_corpus()
     )
     return build_store(
-        Path(cache_dir) / _store_name("synthetic", "corpus", sample.hexdigest()),
+        Path(cache_dir) / store_name("synthetic", "corpus", sample.hexdigest()),
         clips,
         dataset="synthetic",
         class_names=synthetic.CLASSES,
     )
+
+
+def default_data_dir() -> Path:
+    """`$VOC2VEC_DATA_DIR`, else `~/.cache/voc2vec_jax`."""
+    return Path(os.environ.get("VOC2VEC_DATA_DIR") or "~/.cache/voc2vec_jax").expanduser()
 
 
 def open_corpus(data: DataConfig) -> FlatStore:
@@ -215,15 +190,19 @@ def open_corpus(data: DataConfig) -> FlatStore:
         ConfigError: `data.name` is unknown.
         DataError: the corpus cannot be read.
     """
-    default = os.environ.get("VOC2VEC_DATA_DIR") or "~/.cache/voc2vec_jax"
-    cache_dir = Path(data.data_dir or default).expanduser()
+    cache_dir = Path(data.data_dir).expanduser() if data.data_dir else default_data_dir()
     if data.table is not None:
         return store_from_table(data.table, cache_dir)
     if data.folder is not None:
         return store_from_folder(data.folder, cache_dir)
     if data.name == "synthetic":
         return store_from_synthetic(cache_dir)
+    if data.name == voc125.NAME or "+" in data.name:
+        return voc125.open_mixture(data.name, cache_dir)
+    if find_prepared(data.name, cache_dir) or data.name.partition("/")[0] in dataset_names():
+        return open_prepared(data.name, cache_dir)
     raise ConfigError(
-        f"data.name={data.name!r}: no such dataset; choose 'synthetic', or give data.folder or"
-        " data.table"
+        f"data.name={data.name!r}: no such dataset is prepared in {cache_dir}; choose 'synthetic',"
+        f" prepare one ({', '.join([*dataset_names(), voc125.NAME])}, or your own) with {PREPARE},"
+        " or give data.folder or data.table"
     )

@@ -9,6 +9,7 @@ from data_pipelines.pipeline import Batch, batches
 from data_pipelines.plan import BatchPlan
 from data_pipelines.sources import open_corpus
 from data_pipelines.store import FlatStore
+from data_pipelines.voc125 import mixture_rates
 from voc2vec_jax.config import DataConfig
 
 PLACES = ("name", "folder", "table", "data_dir")
@@ -41,13 +42,14 @@ class TrainingCorpus:
 
     def summary(self) -> str:
         """What is in the corpus, where it lies, and what an epoch hears of it."""
-        path = self.store.directory / "report.json"
-        report = json.loads(path.read_text(encoding="utf-8"))
-        return (
-            f"corpus={self.store.directory} unreadable_files={len(report['dropped'])}"
-            f" ignored_files={report['ignored_files']} (see {path.name})\n"
-            f"{self.plan.summary()}"
-        )
+        lines = []
+        for directory in self.store.directories:
+            report = json.loads((directory / "report.json").read_text(encoding="utf-8"))
+            lines.append(
+                f"corpus={directory} unreadable_files={len(report['dropped'])}"
+                f" ignored_files={report['ignored_files']} (see report.json)"
+            )
+        return "\n".join([*lines, self.plan.summary()])
 
 
 def open_training_corpus(data: DataConfig, seed: int) -> TrainingCorpus:
@@ -62,4 +64,5 @@ def open_training_corpus(data: DataConfig, seed: int) -> TrainingCorpus:
         DataError: It cannot be read, or nothing of it is long enough.
     """
     store = open_corpus(data)
-    return TrainingCorpus(store, BatchPlan(store.lengths, data, seed), data)
+    rates = mixture_rates(store, data.mixture_temperature)
+    return TrainingCorpus(store, BatchPlan(store.lengths, data, seed, rates), data)

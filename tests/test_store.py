@@ -1,5 +1,6 @@
 """A corpus is decoded once, completely or not at all, and what is lost is listed."""
 
+import io
 import json
 import logging
 import os
@@ -11,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from rich.console import Console
 
-from data_pipelines import sources
+from data_pipelines import decode
+from data_pipelines.report import Expected, plot_durations, report_table
 from data_pipelines.sources import open_corpus, store_from_folder, store_from_table
 from data_pipelines.store import (
     Clip,
@@ -75,9 +78,22 @@ def test_folder_becomes_clips_in_path_order(folder: Path, cache: Path) -> None:
         "hours": pytest.approx(3_003 / 16_000 / 3600),
         "classes": {},
         "groups": 0,
+        "folds": {},
+        "seconds": {
+            "shortest": 0.0625,
+            "median": 1_001 / 16_000,
+            "mean": pytest.approx(1_001 / 16_000),
+            "longest": 1_002 / 16_000,
+        },
         "dropped": [],
         "ignored_files": 1,
+        "ignored_audio": {},
         "expected": {"clips": None, "hours": None},
+        "paper": {"clips": None, "hours": None},
+        "verdict": "no count is known for a complete copy",
+        "clipped": [],
+        "silent": [],
+        "duplicates": [],
     }
 
 
@@ -93,7 +109,7 @@ def test_second_run_decodes_nothing(
     folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = store_from_folder(folder, cache)
-    monkeypatch.setattr(sources, "load_audio", refuse_to_decode)
+    monkeypatch.setattr(decode, "load_audio", refuse_to_decode)
     second = store_from_folder(folder, cache)
     assert second.directory == first.directory
     assert second.fingerprint == first.fingerprint
@@ -164,6 +180,94 @@ def test_broken_build_leaves_nothing_and_can_be_repeated(tmp_path: Path) -> None
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
     clips = [(Clip("a", "a"), noise(500))]
     assert build_store(tmp_path / "corpus", clips, dataset="corpus").ids == ["a"]
+
+
+@pytest.mark.parametrize("damage", ["none", "half a line", "half a clip", "other samples"])
+def test_killed_build_goes_on_where_it_stopped(tmp_path: Path, damage: str) -> None:
+    clips = [(Clip(name, name), noise(500 + i, i)) for i, name in enumerate("abcdef")]
+    clips[1] = (Clip("b", "b"), "broken")  # type: ignore[assignment]
+    whole = build_store(tmp_path / "whole", clips, dataset="corpus")
+    starts: list[int] = []
+
+    def killed(start: int) -> Iterator[tuple[Clip, Int16Array]]:
+        starts.append(start)
+        yield from clips[start:4]
+        raise KeyboardInterrupt
+
+    def resumed(start: int) -> Iterator[tuple[Clip, Int16Array]]:
+        starts.append(start)
+        yield from clips[start:]
+
+    with pytest.raises(KeyboardInterrupt):
+        build_store(tmp_path / "corpus", killed, dataset="corpus")
+    samples = tmp_path / ".corpus.resumable" / "samples.int16"
+    journal = samples.with_name("journal.jsonl")
+    expected_start = 4
+    if damage == "half a line":
+        journal.write_bytes(journal.read_bytes()[:-20])
+        expected_start = 3
+    elif damage == "half a clip":
+        os.truncate(samples, samples.stat().st_size - 100)
+        expected_start = 3
+    elif damage == "other samples":  # of the third clip, the second that was kept
+        content = bytearray(samples.read_bytes())
+        content[2 * 500 + 7] ^= 1
+        samples.write_bytes(content)
+        expected_start = 2
+    store = build_store(tmp_path / "corpus", resumed, dataset="corpus")
+    assert starts == [0, expected_start]
+    assert store.ids == ["a", "c", "d", "e", "f"]
+    for name in ("index.json", "report.json", "samples.int16"):
+        assert (store.directory / name).read_bytes() == (whole.directory / name).read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["corpus", "whole"]
+
+
+def test_report_lists_what_deserves_a_look(tmp_path: Path) -> None:
+    clipped = noise(500)
+    clipped[:3] = 32767, -32768, 32767
+    clips = [
+        (Clip("a", "a.wav", group="x", fold="test"), noise(500, 1)),
+        (Clip("b", "b.wav", group="x", fold="train"), clipped),
+        (Clip("c", "c.wav"), np.full(16_000, 20, np.int16)),
+        (Clip("d", "d.wav", fold="test"), noise(500, 1)),
+    ]
+    store = build_store(
+        tmp_path / "corpus",
+        clips,
+        dataset="corpus",
+        rejected=[{"file": "e.wav", "reason": "odd name"}],
+        expected=Expected(clips=5, hours=0.1, paper_clips=6, paper_hours=0.2, note="who knows"),
+    )
+    report = report_of(store)
+    assert store.folds == ["test", "train", "", "test"]
+    assert report["folds"] == {"test": 2, "train": 1}
+    assert report["clipped"] == ["b.wav"]
+    assert report["silent"] == ["c.wav"]
+    assert report["duplicates"] == [["a.wav", "d.wav"]]
+    assert report["dropped"] == [{"file": "e.wav", "reason": "odd name"}]
+    assert report["expected"] == {"clips": 5, "hours": 0.1}
+    assert report["paper"] == {"clips": 6, "hours": 0.2}
+    assert report["verdict"].startswith("DIFFERS: 5 clips expected")
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(report_table(report))
+    text = console.export_text()
+    for part in ("6 clips, 0.2 h", "e.wav: odd name", "a.wav = d.wav", "who knows", "longest 1.00"):
+        assert part in text
+    plot_durations(store.lengths, "corpus", tmp_path / "durations.png")
+    assert (tmp_path / "durations.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(("clips", "complete"), [(98, True), (102, True), (97, False)])
+def test_counts_are_checked_within_their_tolerance(
+    tmp_path: Path, clips: int, complete: bool
+) -> None:
+    store = build_store(
+        tmp_path / "corpus",
+        ((Clip(str(i), str(i)), noise(400, i)) for i in range(clips)),
+        dataset="corpus",
+        expected=Expected(clips=100, tolerance=0.02),
+    )
+    assert report_of(store)["verdict"].startswith("complete" if complete else "DIFFERS")
 
 
 def test_next_build_clears_away_what_a_killed_one_left(tmp_path: Path) -> None:
@@ -246,16 +350,17 @@ def write_table(folder: Path, text: str, encoding: str = "utf-8") -> Path:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_table(folder: Path, cache: Path, encoding: str) -> None:
     text = (
-        "path,mood,label,group,id\r\n"
-        "b/ünë.flac,x,laugh,anna,one\r\n"
-        "b/two.wav,,,anna,\r\n"
-        f'"{folder / "a.WAV"}",y,cry,ben,three\r\n'
+        "path,mood,label,group,id,fold\r\n"
+        "b/ünë.flac,x,laugh,anna,one,train\r\n"
+        "b/two.wav,,,anna,,\r\n"
+        f'"{folder / "a.WAV"}",y,cry,ben,three,test\r\n'
     )
     store = store_from_table(write_table(folder, text, encoding), cache)
     assert store.ids == ["one", "b/two.wav", "three"]
     assert store.class_names == ["cry", "laugh"]
     assert store.labels.tolist() == [1, -1, 0]
     assert store.groups == ["anna", "anna", "ben"]
+    assert store.folds == ["train", "", "test"]
     assert store.lengths.tolist() == [1_002, 1_000, 1_001]
     assert report_of(store)["classes"] == {"cry": 1, "laugh": 1}
     assert report_of(store)["groups"] == 2

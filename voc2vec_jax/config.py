@@ -35,7 +35,11 @@ class DataConfig:
     """What is read, and how clips become batches of static shape."""
 
     name: str = "synthetic"
-    """A prepared dataset; `synthetic` is the corpus that comes with this project."""
+    """A prepared dataset, or several joined by `+`; `voc125` is what is prepared of the ten of
+    Voc125, `synthetic` the corpus that comes with this project."""
+    mixture_temperature: float = 1.0
+    """Each of several datasets is heard in proportion to its hours to the power of 1 / this; at
+    least 1: every clip once an epoch."""
     folder: str | None = None
     """An unprepared folder of audio, searched recursively; wins over `name`."""
     table: str | None = None

@@ -143,7 +143,7 @@ def train(arguments: Arguments) -> None:
             preprocessor=pretrained.Preprocessor.of_training(config.data.normalize),
         ),
         workdir / "export",
-        facts=model_card.facts_of_run(config, data.store.directory.name),
+        facts=model_card.facts_of_run(config, data.store.name),
     )
     _say(
         f"done: {workdir / 'export'} (Hugging Face folder), {workdir / 'curves.png'}, "

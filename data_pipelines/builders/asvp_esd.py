@@ -1,0 +1,79 @@
+"""ASVP-ESD: emotional sounds and utterances from films, television and the web."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import tensorflow_datasets as tfds
+
+from data_pipelines.builders.base import Facts, Found, VocalisationBuilder
+from data_pipelines.builders.files import File, ManualFiles
+from data_pipelines.report import Expected
+
+# <modality>-<channel>-<emotion>-<intensity>-<statement>-<actor>-…; later fields may be missing.
+NAME = re.compile(r"\d+-(?P<channel>\d+)-(?P<emotion>\d+)(?:[-_]\d+)*")
+ACTOR = re.compile(r"actor_(\d+)")
+NON_SPEECH = 2
+CITATION = (
+    "D. T. T. Landry, Q. He, W. Xie: Audio, Speech and Vision Processing lab Emotional Sound"
+    " Database (ASVP-ESD), doi:10.5281/zenodo.7132783"
+)
+
+
+@dataclass(eq=False)
+class AsvpEsdConfig(tfds.core.BuilderConfig):
+    """Which vocal channels."""
+
+    speech: bool = True
+
+
+class AsvpEsd(VocalisationBuilder):
+    """Label: third field of the name. Group: actor, a few of whom are collections of persons."""
+
+    BUILDER_CONFIGS: ClassVar = [
+        AsvpEsdConfig(name="all", description="Speech and non-speech, as in the paper."),
+        AsvpEsdConfig(name="nonspeech", description="Channel 02 only.", speech=False),
+    ]
+    FACTS = Facts(
+        title="ASVP-ESD, the folder Audio",
+        description="13 emotions in speech and non-speech sounds, partly noisy.",
+        homepage="https://doi.org/10.5281/zenodo.7132783",
+        licence="CC BY 4.0",
+        citation=CITATION,
+        obtain="ASVP-ESD-Update.zip from https://zenodo.org/records/7132783",
+        expected=Expected(clips=12625, tolerance=0.01, paper_clips=12625, paper_hours=15.07),
+        classes=(
+            *("boredom", "neutral", "happy", "sad", "angry", "fearful", "disgust", "surprised"),
+            *("excited", "pleasure", "pain", "disappointment", "breath"),
+        ),
+    )
+    # 17 occurs for disgust beside 07.
+    EMOTIONS: ClassVar[Mapping[int, str]] = {
+        **dict(enumerate(FACTS.classes, start=1)),
+        17: "disgust",
+    }
+
+    @property
+    def expected(self) -> Expected:
+        """Known for the whole only."""
+        return self.FACTS.expected if self.builder_config.speech else Expected()
+
+    def belongs(self, file: File) -> bool:
+        """Recordings that are not in the part of the babies."""
+        return file.below("bonus") is None
+
+    def find_clips(self, files: ManualFiles) -> Iterator[Found]:
+        """`actor_<n>/<name>.wav` in the part that belongs to this dataset."""
+        for file in files.audio():
+            actor = ACTOR.fullmatch(file.folders[-1]) if file.folders else None
+            if actor is None or not self.belongs(file):
+                continue
+            name = NAME.fullmatch(file.stem)
+            code = int(name["emotion"]) if name else 0
+            if name is None or code not in self.EMOTIONS:
+                known = ", ".join(f"{code:02d}" for code in self.EMOTIONS)
+                yield Found(file, None, f"its name has no emotion ({known}) as its third field")
+            elif self.builder_config.speech or int(name["channel"]) == NON_SPEECH:
+                clip_id = f"actor_{actor[1]}/{file.stem}"
+                yield self.clip(file, clip_id, label=self.EMOTIONS[code], group=f"actor_{actor[1]}")

@@ -1,0 +1,250 @@
+"""What all builders share: from downloaded files to TFDS records, decoded once, with a report.
+
+A builder states facts (`Facts`) and finds its clips among the files; see `donate_a_cry.py`. Each is
+an ordinary `tfds.core.GeneratorBasedBuilder` with one TFDS split, `train`, that holds everything:
+parts that a dataset comes with stand in the field `fold`.
+
+    <data_dir>/donate_a_cry/1.0.0/
+        *.array_record…          records: audio, id, label, group, fold, source
+        dataset_info.json, …     TFDS metadata
+        report.json              what was found, dropped and expected
+        index.json               order, lengths and hashes of the clips
+        durations.png
+"""
+
+import filecmp
+import json
+import shutil
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from data_pipelines.builders.files import File, ManualFiles
+from data_pipelines.decode import decode_clips
+from data_pipelines.flat_store import Clip, DataError, FlatStore
+from data_pipelines.report import Expected, plot_durations
+from data_pipelines.sources import file_states, store_name
+from data_pipelines.store import build_store
+
+SPLIT = "train"
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a dataset before any of its files is read."""
+
+    title: str
+    description: str
+    homepage: str
+    licence: str
+    citation: str
+    obtain: str
+    """Where to get it, and what belongs in the manual directory."""
+    expected: Expected
+    classes: tuple[str, ...] = ()
+    """Names of the labels 0, 1, …; empty where clips have no class."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file that belongs to the dataset."""
+
+    file: File
+    clip: Clip | None
+    reason: str = ""
+    """Why there is no clip."""
+
+
+def features(class_names: Sequence[str]) -> tfds.features.FeaturesDict:
+    """The record of this project; see DESIGN in the documentation of `Clip`."""
+    return tfds.features.FeaturesDict(
+        {
+            # int16 [S], 16 kHz mono. As bytes: the default, a varint each, is three times as long.
+            "audio": tfds.features.Tensor(
+                shape=(None,), dtype=np.int16, encoding=tfds.features.Encoding.BYTES
+            ),
+            "id": tfds.features.Text(),
+            "label": tfds.features.ClassLabel(names=list(class_names)),  # -1: unknown
+            "group": tfds.features.Text(),
+            "fold": tfds.features.Text(),
+            "source": tfds.features.Text(),
+        }
+    )
+
+
+class StoreBuilder(tfds.core.GeneratorBasedBuilder):
+    """Writes a flat store as TFDS records; what both datasets and users' own corpora need."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    @property
+    def title(self) -> str:
+        """Dataset and variant, as one names them in commands."""
+        return "/".join([self.name, *([self.builder_config.name] if self.builder_config else [])])
+
+    def _log_download_bytes(self) -> None:
+        """Nothing: TFDS would announce a download, and there is none."""
+
+    def _log_download_done(self) -> None:
+        """Nothing, likewise."""
+
+    def _generate_examples(self, store: FlatStore) -> Iterator[tuple[str, dict[str, Any]]]:
+        """TFDS keys and records; also leaves the report beside them."""
+        report = json.loads((store.directory / "report.json").read_text())
+        report |= {"dataset": self.title, "store": store.directory.name}
+        (self.data_path / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+        shutil.copyfile(store.directory / "index.json", self.data_path / "index.json")
+        plot_durations(store.lengths, report["dataset"], Path(self.data_path / "durations.png"))
+        for clip, clip_id in enumerate(store.ids):
+            yield (
+                clip_id,
+                {
+                    "audio": store.read(clip, 0, int(store.lengths[clip])).astype(np.int16),
+                    "id": clip_id,
+                    "label": int(store.labels[clip]),
+                    "group": store.groups[clip],
+                    "fold": store.folds[clip],
+                    "source": store.sources[clip],
+                },
+            )
+
+
+class VocalisationBuilder(StoreBuilder):
+    """A published dataset in a manual directory."""
+
+    FACTS: ClassVar[Facts]
+
+    @property
+    def MANUAL_DOWNLOAD_INSTRUCTIONS(self) -> str:
+        """TFDS asks for this before it gives the manual directory."""
+        return self.FACTS.obtain
+
+    @property
+    def expected(self) -> Expected:
+        """How much this variant holds when complete."""
+        return self.FACTS.expected
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the labels 0, 1, … of this variant."""
+        return self.FACTS.classes
+
+    @abstractmethod
+    def find_clips(self, files: ManualFiles) -> Iterator[Found]:
+        """Every file that belongs to the dataset, as a clip or with the reason why it is none."""
+
+    def clip(
+        self, file: File, clip_id: str, *, label: str = "", group: str = "", fold: str = ""
+    ) -> Found:
+        """A clip by the name of its class; rejected if there is no such class."""
+        if label and label not in self.class_names:
+            known = ", ".join(self.class_names)
+            return Found(file, None, f"unknown class {label!r}; known are {known}")
+        number = self.class_names.index(label) if label else -1
+        return Found(file, Clip(clip_id, file.place, number, group, fold))
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        facts = self.FACTS
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=f"{facts.title}. {facts.description}",
+            features=features(self.class_names),
+            homepage=facts.homepage,
+            citation=facts.citation,
+            license=facts.licence,
+        )
+
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+        scratch = Path(self.data_dir_root) / "extracted" / self.name
+        store = self.decode(Path(dl_manager.manual_dir), scratch)
+        shutil.rmtree(scratch, ignore_errors=True)
+        return {SPLIT: self._generate_examples(store)}
+
+    def decode(self, manual_dir: Path, scratch: Path) -> FlatStore:
+        """Find and decode the clips; goes on where a killed run stopped.
+
+        Args:
+            manual_dir: The archive or its extracted tree, at any nesting and letter case.
+            scratch: Where archives are extracted to.
+
+        Raises:
+            DataError: There is nothing of this dataset, or an archive is damaged.
+        """
+        files = ManualFiles(manual_dir, scratch)
+        found = _without_copies(list(self.find_clips(files)))
+        if not found:
+            raise DataError(
+                f"{manual_dir}: none of its {len(files.files)} files belongs to {self.title}; put"
+                f" there: {self.FACTS.obtain}"
+            )
+        kept = [(item.file, item.clip) for item in found if item.clip is not None]
+        paths, clips = [file.path for file, _ in kept], [clip for _, clip in kept]
+        claimed = {item.file.path for item in found}
+        ignored = [file for file in files.files if file.path not in claimed]
+        states = file_states([clip.source for clip in clips], paths)
+        key = store_name("prepared", self.title, [str(clip) for clip in clips], states)
+        return build_store(
+            Path(self.data_dir_root) / key,
+            decode_clips(clips, paths, self.title),
+            dataset=self.title,
+            class_names=self.class_names,
+            ignored_files=len(ignored),
+            ignored_audio=Counter("/".join(f.folders) or "." for f in ignored if f.is_audio),
+            rejected=[
+                {"file": item.file.place, "reason": item.reason}
+                for item in found
+                if item.clip is None
+            ],
+            expected=self.expected,
+        )
+
+
+def join(
+    audio: Iterable[File], rows: Mapping[str, Row], table: str
+) -> Iterator[tuple[File, Row] | Found]:
+    """Pairs of files and rows of a table by file name, in any letter case.
+
+    Args:
+        audio: Files, each of which should be in the table.
+        rows: By file name, in lower case.
+        table: Its name, for the reasons.
+
+    Yields:
+        A pair, or a rejection of a file without a row, or of a row without a file.
+    """
+    seen = set()
+    for file in audio:
+        name = file.name.lower()
+        seen.add(name)
+        if name in rows:
+            yield file, rows[name]
+        else:
+            yield Found(file, None, f"is not in {table}")
+    for name in sorted(rows.keys() - seen):
+        yield Found(File(Path(name), name), None, f"is in {table} but not among the files")
+
+
+def _without_copies(found: list[Found]) -> list[Found]:
+    """Turn all but the first clip of an id into rejections, as from an archive beside its tree."""
+    first: dict[str, File] = {}
+    unique = []
+    for item in found:
+        if item.clip is not None:
+            original = first.setdefault(item.clip.id, item.file)
+            if original is not item.file:
+                if filecmp.cmp(original.path, item.file.path, shallow=False):
+                    reason = f"is a copy of {original.place}"
+                else:
+                    reason = f"would have the id of {original.place}, whose content differs"
+                item = Found(item.file, None, reason)
+        unique.append(item)
+    return unique

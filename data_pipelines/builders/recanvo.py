@@ -1,0 +1,43 @@
+"""ReCANVo: vocalizations of eight minimally speaking persons, labelled by their families."""
+
+from collections.abc import Iterator
+
+from data_pipelines.builders.base import Facts, Found, VocalisationBuilder, join
+from data_pipelines.builders.files import ManualFiles, read_rows
+from data_pipelines.report import Expected
+
+
+class Recanvo(VocalisationBuilder):
+    """Label: the table, never the name. Group: participant."""
+
+    FACTS = Facts(
+        title="ReCANVo: Real-World Communicative and Affective Nonverbal Vocalizations",
+        description="Recorded in daily life; the background tells sessions apart.",
+        homepage="https://doi.org/10.5281/zenodo.5786860",
+        licence="not confirmed (see its Zenodo page)",
+        citation="K. T. Johnson, J. Narain, T. Quatieri, R. Picard, P. Maes: ReCANVo: A database"
+        " of real-world communicative and affective nonverbal vocalizations. Scientific Data,"
+        " 2023, doi:10.1038/s41597-023-02405-7",
+        obtain="the recordings and dataset_file_directory.csv from"
+        " https://zenodo.org/records/5786860",
+        expected=Expected(clips=7077, paper_clips=7077, paper_hours=2.46),
+        classes=(
+            *("selftalk", "frustrated", "delighted", "dysregulated", "social", "request"),
+            *("affectionate", "yes", "laughter", "dysregulation-sick", "happy", "help", "more"),
+            *("protest", "bathroom", "dysregulation-bathroom", "no", "glee", "laugh", "tablet"),
+            *("hunger", "greeting"),
+        ),
+    )
+
+    def find_clips(self, files: ManualFiles) -> Iterator[Found]:
+        """The clips that the table lists."""
+        table = files.one_named(r"dataset_file_directory\.csv", "table of the clips")
+        rows = {row["filename"].lower(): row for row in read_rows(table)}
+        for pair in join(files.audio(), rows, table.name):
+            if isinstance(pair, Found):
+                yield pair
+            else:
+                file, row = pair
+                yield self.clip(
+                    file, file.stem, label=row["label"].lower(), group=row["participant"]
+                )

@@ -1,0 +1,195 @@
+"""Preparing a dataset, a table or a folder as TFDS records with a report."""
+
+import importlib
+import json
+import logging
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from data_pipelines import voc125
+from data_pipelines.builders.base import (
+    SPLIT,
+    StoreBuilder,
+    VocalisationBuilder,
+    features,
+)
+from data_pipelines.flat_store import DataError, FlatStore
+from data_pipelines.prepared import dataset_names, find_prepared
+from data_pipelines.sources import store_from_folder, store_from_table
+from voc2vec_jax.config import ConfigError
+
+FILE_FORMAT = "array_record"
+
+
+def builder_class(name: str) -> type[VocalisationBuilder]:
+    """The builder of a dataset.
+
+    Raises:
+        ConfigError: There is no such dataset.
+    """
+    if name not in dataset_names():
+        raise ConfigError(f"{name!r}: no such dataset; choose one of {', '.join(dataset_names())}")
+    importlib.import_module(f"data_pipelines.builders.{name}")
+    found: type[VocalisationBuilder] = tfds.builder_cls(name)
+    return found
+
+
+def make_builder(name: str, data_dir: Path) -> VocalisationBuilder:
+    """The builder of a dataset, or of a variant of it (`nnime/speech`).
+
+    Raises:
+        ConfigError: There is no such dataset or variant.
+    """
+    dataset, _, variant = name.partition("/")
+    kind = builder_class(dataset)
+    if variant and variant not in kind.builder_configs:
+        known = ", ".join(f"{dataset}/{config}" for config in kind.builder_configs) or "none"
+        raise ConfigError(f"{name!r}: no such variant; {dataset} has {known}")
+    return kind(data_dir=os.fspath(data_dir), config=variant or None)
+
+
+def prepare_dataset(
+    name: str, manual_dir: Path | None, data_dir: Path, *, overwrite: bool = False
+) -> Path:
+    """Prepares a published dataset from the files that the user has downloaded.
+
+    Args:
+        name: Dataset, or dataset and variant.
+        manual_dir: Holds the archive or its extracted tree, or a folder of exactly the dataset's
+            name that does. Default `<data_dir>/manual`.
+        data_dir: Gets the dataset and its flat store.
+        overwrite: Throw away what was prepared before, the decoded audio included.
+
+    Returns:
+        The directory of the dataset; what was prepared before is left as it is.
+
+    Raises:
+        ConfigError: There is no such dataset or variant.
+        DataError: The files are not there, or none of them can be used.
+    """
+    dataset = name.partition("/")[0]
+    facts = builder_class(dataset).FACTS
+    builder = make_builder(name, data_dir)
+    directory = Path(builder.data_path)
+    manual = manual_dir or data_dir / "manual"
+    if (manual / dataset).is_dir():
+        manual /= dataset
+    if overwrite or not directory.exists():
+        if not (manual.is_dir() and any(manual.iterdir())):
+            raise DataError(
+                f"{manual}: no such folder, or nothing in it. {dataset}: {facts.obtain}. Licence:"
+                f" {facts.licence}. Then give the folder with --manual-dir"
+            )
+        _discard(directory, data_dir)
+        _run(make_builder(name, data_dir), manual)
+    return directory
+
+
+def prepare_voc125(
+    manual_dir: Path | None, data_dir: Path, *, overwrite: bool = False
+) -> dict[str, dict[str, Any] | None]:
+    """Prepares what there is of Voc125.
+
+    Args:
+        manual_dir: Holds a folder for each dataset that the user has, named like the dataset.
+        data_dir: Gets the datasets; those prepared before are left as they are.
+        overwrite: As for `prepare_dataset`.
+
+    Returns:
+        The report of each of the ten; None for those that are missing.
+
+    Raises:
+        DataError: There is none at all, or one cannot be prepared.
+    """
+    manual = manual_dir or data_dir / "manual"
+    for name in voc125.PAPER:
+        if (manual / name).is_dir() and (overwrite or not find_prepared(name, data_dir)):
+            prepare_dataset(name, manual, data_dir, overwrite=overwrite)
+    reports = voc125.prepared_reports(data_dir)
+    if not any(reports.values()):
+        raise DataError(
+            f"{manual}: has no folder named like one of {', '.join(voc125.PAPER)}; put what you"
+            " have downloaded into such folders"
+        )
+    return reports
+
+
+def prepare_table(
+    table: Path, name: str | None, data_dir: Path, *, overwrite: bool = False
+) -> Path:
+    """Prepares the files of a table; see `sources.store_from_table` for its columns and errors."""
+    directory = _own_directory(name or table.stem, data_dir)
+    if overwrite:
+        _discard(directory, data_dir)
+    return _prepare_store(store_from_table(table, data_dir), directory, f"Table {table}.")
+
+
+def prepare_folder(
+    folder: Path, name: str | None, data_dir: Path, *, classes: bool, overwrite: bool = False
+) -> Path:
+    """Prepares every audio file under a folder; see `sources.store_from_folder`."""
+    directory = _own_directory(name or folder.resolve().name, data_dir)
+    if overwrite:
+        _discard(directory, data_dir)
+    store = store_from_folder(folder, data_dir, classes=classes)
+    return _prepare_store(store, directory, f"Folder {folder}.")
+
+
+def _own_directory(name: str, data_dir: Path) -> Path:
+    """Where a user's own corpus of that name goes."""
+    dataset = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    if not dataset or dataset in {*dataset_names(), "synthetic", voc125.NAME}:
+        raise ConfigError(f"{name!r}: cannot name a dataset, or names one; give another NAME")
+    return data_dir / dataset / str(StoreBuilder.VERSION)
+
+
+def _discard(directory: Path, data_dir: Path) -> None:
+    """Remove a prepared dataset and its flat store, if they are there."""
+    report = directory / "report.json"
+    if report.exists():
+        shutil.rmtree(data_dir / json.loads(report.read_text())["store"], ignore_errors=True)
+        shutil.rmtree(directory)
+
+
+def _prepare_store(store: FlatStore, directory: Path, description: str) -> Path:
+    if directory.exists():
+        made_from = json.loads((directory / "report.json").read_text())["store"]
+        if made_from != store.directory.name:
+            raise DataError(
+                f"{directory}: was made from other files or labels; give --overwrite, or another"
+                " NAME"
+            )
+        return directory
+
+    with tfds.core.registered.skip_registration():
+
+        class OwnCorpus(StoreBuilder):
+            """A user's own recordings."""
+
+            name = directory.parent.name
+
+            def _info(self) -> tfds.core.DatasetInfo:
+                return tfds.core.DatasetInfo(
+                    builder=self, description=description, features=features(store.class_names)
+                )
+
+            def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+                return {SPLIT: self._generate_examples(store)}
+
+    _run(OwnCorpus(data_dir=os.fspath(directory.parents[1])), None)
+    return directory
+
+
+def _run(builder: StoreBuilder, manual_dir: Path | None) -> None:
+    # Its bars would come between ours; one of ours shows the part that takes time.
+    tfds.disable_progress_bar()
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    config = tfds.download.DownloadConfig(
+        manual_dir=os.fspath(manual_dir) if manual_dir else None, try_download_gcs=False
+    )
+    builder.download_and_prepare(download_config=config, file_format=FILE_FORMAT)
