@@ -46,6 +46,11 @@ class Bucket:
     """Indices into the windows of an epoch that share a rate, and how many an epoch hears."""
 
     @property
+    def windows(self) -> NDArray[np.int64]:
+        """All windows of this length, heard in any epoch or not, in no useful order."""
+        return np.concatenate([windows for windows, _ in self.cells])
+
+    @property
     def heard(self) -> int:
         """Windows that an epoch hears, those that fill up its last batch not counted."""
         return sum(heard for _, heard in self.cells)
