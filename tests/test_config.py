@@ -24,12 +24,12 @@ from voc2vec_jax.config import (
     OptimConfig,
     TrainConfig,
 )
-from voc2vec_jax.hf_config import config_from_hf
+from voc2vec_jax.hf_config import ONE_FAMILY, config_from_hf
 from voc2vec_jax.train import load_config, parse
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
-OURS_ALONE = {"other_fields"}
-"""Fields of `ModelConfig` that no `config.json` has."""
+NOT_THEIRS = {"other_fields", "labels", "final_norm_in_hidden_states"}
+"""Fields of `ModelConfig` that transformers does not have, or not by that name."""
 
 
 def names(config_class: type, *types: str) -> list[str]:
@@ -42,10 +42,16 @@ def names(config_class: type, *types: str) -> list[str]:
 
 
 def test_defaults_are_those_of_transformers() -> None:
-    theirs = transformers.Wav2Vec2Config()
-    fields = {field.name for field in dataclasses.fields(ModelConfig)} - OURS_ALONE
-    ours = {name: getattr(ModelConfig(), name) for name in fields}
-    assert ours == {name: getattr(theirs, name) for name in fields}
+    ours = {field.name for field in dataclasses.fields(ModelConfig)} - NOT_THEIRS
+    for family, theirs in (
+        ("wav2vec2", transformers.Wav2Vec2Config()),
+        ("hubert", transformers.HubertConfig()),
+    ):
+        others = {name for kind, names in ONE_FAMILY.items() if kind != family for name in names}
+        for name in ours - others:
+            expected = family if name == "model_type" else getattr(theirs, name)
+            assert getattr(ModelConfig(model_type=family), name) == expected, name  # type: ignore[arg-type]
+        assert list(theirs.id2label.values()) == list(ModelConfig().labels)
 
 
 def test_an_empty_config_json_means_the_defaults() -> None:
