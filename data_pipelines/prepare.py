@@ -21,6 +21,7 @@ from data_pipelines.builders.base import (
 from data_pipelines.flat_store import DataError, FlatStore
 from data_pipelines.prepared import dataset_names, find_prepared
 from data_pipelines.sources import store_from_folder, store_from_table
+from data_pipelines.store import only_builder
 from voc2vec_jax.config import ConfigError
 
 FILE_FORMAT = "array_record"
@@ -192,4 +193,10 @@ def _run(builder: StoreBuilder, manual_dir: Path | None) -> None:
     config = tfds.download.DownloadConfig(
         manual_dir=os.fspath(manual_dir) if manual_dir else None, try_download_gcs=False
     )
-    builder.download_and_prepare(download_config=config, file_format=FILE_FORMAT)
+    directory = Path(builder.data_path)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with only_builder(directory) as alone:
+        if alone:
+            for leftover in directory.parent.glob("incomplete.*"):  # of a killed run
+                shutil.rmtree(leftover, ignore_errors=True)
+        builder.download_and_prepare(download_config=config, file_format=FILE_FORMAT)

@@ -163,7 +163,8 @@ def test_odd_names_and_double_ids_are_listed(cries: Path, tmp_path: Path) -> Non
     assert report["ignored_audio"] == {"again": 1}
 
 
-def test_a_killed_preparation_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stopped_preparation_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     folder = tmp_path / "audio"
     folder.mkdir()
     for index in range(40):
@@ -182,8 +183,8 @@ def test_a_killed_preparation_goes_on(tmp_path: Path) -> None:
         assert process.poll() is None
         time.sleep(0.01)
         journals = list((tmp_path / "data").glob(".*.resumable/journal.jsonl"))
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(number)
+    assert process.wait() == (75 if number == signal.SIGTERM else -9)
     done = journals[0].read_text().count("\n")
     assert 3 <= done < 40
     finished = subprocess.run(
@@ -201,6 +202,15 @@ def test_a_killed_preparation_goes_on(tmp_path: Path) -> None:
     )
     assert resumed.fingerprint == undisturbed.fingerprint
     assert not list((tmp_path / "data").glob(".*.resumable"))
+
+
+def test_leftovers_of_a_killed_run_are_cleared_away(cries: Path, tmp_path: Path) -> None:
+    leftover = tmp_path / "data" / "donate_a_cry" / "incomplete.ABC_1.0.0"
+    leftover.mkdir(parents=True)
+    (leftover / "report.json").write_text("{}")
+    assert find_prepared("donate_a_cry", tmp_path / "data") is None
+    prepare_dataset("donate_a_cry", cries, tmp_path / "data")
+    assert not leftover.exists()
 
 
 def test_table_with_folds(tmp_path: Path) -> None:

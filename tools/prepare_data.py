@@ -19,6 +19,7 @@ Examples:
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ from data_pipelines.report import report_table
 from data_pipelines.sources import default_data_dir
 from voc2vec_jax.config import ConfigError
 
-DONE, FAILED, WRONG_USAGE, BAD_DATA = 0, 1, 2, 3
+DONE, FAILED, WRONG_USAGE, BAD_DATA, STOPPED = 0, 1, 2, 3, 75
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 prog="python -m tools.prepare_data",
             )
         )
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from here", file=sys.stderr)
+        return STOPPED
     except (ConfigError, DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         codes = {ConfigError: WRONG_USAGE, DataError: BAD_DATA}
@@ -151,4 +155,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())
