@@ -15,6 +15,7 @@ from tests.conftest import NO_DROPOUT
 from tests.reference import clips, hf_model, tensors_of
 from voc2vec_jax import convert
 from voc2vec_jax.config import ModelConfig
+from voc2vec_jax.masking import spec_augment
 from voc2vec_jax.models import Wav2Vec2ForPreTraining, Wav2Vec2Model
 from voc2vec_jax.models.architectures import Architecture
 from voc2vec_jax.models.layers import dropout
@@ -132,3 +133,43 @@ def test_spec_augment_hides_the_same_frames_and_channels(
     with torch.no_grad():
         expected = reference(torch.tensor(clips(LENGTHS)[0]))
     np.testing.assert_allclose(out.last_hidden_state, expected.last_hidden_state.numpy(), atol=1e-5)
+
+
+def test_spec_augment_hides_as_much_as_transformers() -> None:
+    """Ten frames twice at least: a tenth of a clip of 4 s, and more of shorter ones."""
+    config = ModelConfig(mask_feature_prob=0.1, mask_feature_length=8)
+    counts = np.array([199, 60, 25])
+    draw = jax.jit(lambda key: spec_augment(key, jnp.asarray(counts), 199, config))
+    spans, channels = jax.vmap(draw)(jax.random.split(jax.random.key(0), 400))
+    module = sys.modules["transformers.models.wav2vec2.modeling_wav2vec2"]
+    np.random.seed(0)  # noqa: NPY002 - transformers draws from it
+    valid = np.arange(199) < counts[:, None]
+    theirs = np.stack(
+        [
+            module._compute_mask_indices(
+                (3, 199), 0.05, 10, attention_mask=torch.tensor(valid), min_masks=2
+            )
+            for _ in range(400)
+        ]
+    )
+    their_channels = np.stack(
+        [module._compute_mask_indices((3, 768), 0.1, 8, min_masks=0) for _ in range(100)]
+    )
+    ours = np.asarray(spans)
+    assert not ours[:, ~valid].any()
+    for clip, count in enumerate(counts):
+        shares = [mask[:, clip].sum(1) / count for mask in (ours, theirs)]
+        error = np.hypot(*[share.std() / np.sqrt(len(share)) for share in shares])
+        assert abs(shares[0].mean() - shares[1].mean()) < 4 * error + 1e-9, clip
+    mine, other = np.asarray(channels).mean(-1), their_channels.mean(-1)
+    error = np.hypot(mine.std() / np.sqrt(mine.size), other.std() / np.sqrt(other.size))
+    assert abs(mine.mean() - other.mean()) < 4 * error
+
+
+def test_spec_augment_hides_nothing_where_the_checkpoint_says_so() -> None:
+    frames = jnp.array([99])
+    off = ModelConfig(apply_spec_augment=False, mask_feature_prob=0.5)
+    assert spec_augment(jax.random.key(0), frames, 99, off) == (None, None)
+    spans, channels = spec_augment(jax.random.key(0), frames, 99, ModelConfig())
+    assert spans is not None
+    assert channels is None

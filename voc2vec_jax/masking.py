@@ -7,7 +7,7 @@ over devices, nor on its neighbours, unless a rule of the reference says so (`eq
 import jax
 import jax.numpy as jnp
 
-from voc2vec_jax.config import MaskConfig
+from voc2vec_jax.config import MaskConfig, ModelConfig
 
 
 def span_mask(
@@ -53,6 +53,40 @@ def span_mask(
         keys, frames
     )
     return _equalized(equalize_key, hidden) if config.equalize else hidden
+
+
+def spec_augment(
+    key: jax.Array, frames: jax.Array, total_frames: int, model: ModelConfig
+) -> tuple[jax.Array | None, jax.Array | None]:
+    """What fine-tuning hides, as the checkpoint's configuration says (SpecAugment).
+
+    The rules are those of transformers, with the exceptions that `span_mask` names. Spans of
+    HuBERT keep off the padding too, where transformers lets them fall on it.
+
+    Args:
+        key: Random key.
+        frames: [B] int, valid frames of each clip.
+        total_frames: T.
+        model: Says `apply_spec_augment`, and `mask_time_*` and `mask_feature_*`.
+
+    Returns:
+        Frames to hide, [B, T] bool, and channels to hide, [B, D] bool; None for either where
+        nothing is to be hidden.
+    """
+    time_key, channel_key = jax.random.split(key)
+    spans = channels = None
+    if model.apply_spec_augment and model.mask_time_prob > 0:
+        rule = MaskConfig(
+            model.mask_time_prob, model.mask_time_length, model.mask_time_min_masks, "hf"
+        )
+        spans = span_mask(time_key, frames, total_frames, rule)
+    if model.apply_spec_augment and model.mask_feature_prob > 0:
+        rule = MaskConfig(
+            model.mask_feature_prob, model.mask_feature_length, model.mask_feature_min_masks, "hf"
+        )
+        width = jnp.full_like(frames, model.hidden_size)
+        channels = span_mask(channel_key, width, model.hidden_size, rule)
+    return spans, channels
 
 
 def _clip_span_mask(

@@ -31,7 +31,7 @@ class MaskConfig:
         require_types("mask", self)
         require(0 < self.prob <= 1, "mask.prob", self.prob, "must lie in (0, 1]")
         require(self.length >= 1, "mask.length", self.length, "must be at least 1 frame")
-        require(self.min_spans >= 1, "mask.min_spans", self.min_spans, "must be at least 1")
+        require(self.min_spans >= 0, "mask.min_spans", self.min_spans, "must not be negative")
 
 
 @dataclass(frozen=True)
