@@ -55,7 +55,12 @@ def make_builder(name: str, data_dir: Path) -> VocalisationBuilder:
 
 
 def prepare_dataset(
-    name: str, manual_dir: Path | None, data_dir: Path, *, overwrite: bool = False
+    name: str,
+    manual_dir: Path | None,
+    data_dir: Path,
+    *,
+    exclude: Path | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Prepares a published dataset from the files that the user has downloaded.
 
@@ -64,6 +69,7 @@ def prepare_dataset(
         manual_dir: Holds the archive or its extracted tree, or a folder of exactly the dataset's
             name that does. Default `<data_dir>/manual`.
         data_dir: Gets the dataset and its flat store.
+        exclude: Ids of clips to leave out, one a line; `tools.find_overlap` writes such lists.
         overwrite: Throw away what was prepared before, the decoded audio included.
 
     Returns:
@@ -80,6 +86,8 @@ def prepare_dataset(
     manual = manual_dir or data_dir / "manual"
     if (manual / dataset).is_dir():
         manual /= dataset
+    if exclude and not overwrite and directory.exists():
+        raise DataError(f"{directory}: is prepared already; give --overwrite for another list")
     if overwrite or not directory.exists():
         if not (manual.is_dir() and any(manual.iterdir())):
             raise DataError(
@@ -87,18 +95,25 @@ def prepare_dataset(
                 f" {facts.licence}. Then give the folder with --manual-dir"
             )
         _discard(directory, data_dir)
-        _run(make_builder(name, data_dir), manual)
+        builder = make_builder(name, data_dir)
+        builder.excluded = frozenset(exclude.read_text().splitlines() if exclude else ())
+        _run(builder, manual)
     return directory
 
 
 def prepare_voc125(
-    manual_dir: Path | None, data_dir: Path, *, overwrite: bool = False
+    manual_dir: Path | None,
+    data_dir: Path,
+    *,
+    exclude: Path | None = None,
+    overwrite: bool = False,
 ) -> dict[str, dict[str, Any] | None]:
     """Prepares what there is of Voc125.
 
     Args:
         manual_dir: Holds a folder for each dataset that the user has, named like the dataset.
         data_dir: Gets the datasets; those prepared before are left as they are.
+        exclude: As for `prepare_dataset`.
         overwrite: As for `prepare_dataset`.
 
     Returns:
@@ -110,7 +125,7 @@ def prepare_voc125(
     manual = manual_dir or data_dir / "manual"
     for name in voc125.PAPER:
         if (manual / name).is_dir() and (overwrite or not find_prepared(name, data_dir)):
-            prepare_dataset(name, manual, data_dir, overwrite=overwrite)
+            prepare_dataset(name, manual, data_dir, exclude=exclude, overwrite=overwrite)
     reports = voc125.prepared_reports(data_dir)
     if not any(reports.values()):
         raise DataError(

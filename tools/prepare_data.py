@@ -57,6 +57,8 @@ class Arguments:
     """A folder, searched recursively."""
     classes: bool = False
     """With --from-folder: its folders are the classes."""
+    exclude: Path | None = None
+    """Ids of clips to leave out, one a line, as `tools.find_overlap` writes them."""
     overwrite: bool = False
     """Throw away what was prepared under this name before."""
 
@@ -79,6 +81,8 @@ def prepare(arguments: Arguments) -> None:
         raise ConfigError("--classes goes with --from-folder; a table has a column `label`")
     if arguments.manual_dir and (arguments.from_table or arguments.from_folder):
         raise ConfigError("--manual-dir is for published datasets; leave it out")
+    if arguments.exclude and (not name or arguments.from_table or arguments.from_folder):
+        raise ConfigError("--exclude is for published datasets; take the clips out of yours")
     if arguments.from_table:
         directory = prepare_table(arguments.from_table, name, data_dir, overwrite=overwrite)
     elif arguments.from_folder:
@@ -90,12 +94,18 @@ def prepare(arguments: Arguments) -> None:
             overwrite=overwrite,
         )
     elif name == voc125.NAME:
-        reports = prepare_voc125(arguments.manual_dir, data_dir, overwrite=overwrite)
+        reports = prepare_voc125(
+            arguments.manual_dir, data_dir, exclude=arguments.exclude, overwrite=overwrite
+        )
         Console().print(_compare(reports))
         print(voc125.statement(reports))
         return
     elif name:
-        directory = prepare_dataset(name, arguments.manual_dir, data_dir, overwrite=overwrite)
+        directory = prepare_dataset(
+            *(name, arguments.manual_dir, data_dir),
+            exclude=arguments.exclude,
+            overwrite=overwrite,
+        )
     else:
         Console().print(_list())
         return

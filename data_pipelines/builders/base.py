@@ -17,7 +17,7 @@ import json
 import shutil
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -120,6 +120,8 @@ class VocalisationBuilder(StoreBuilder):
     """A published dataset in a manual directory."""
 
     FACTS: ClassVar[Facts]
+    excluded: Container[str] = ()
+    """Ids of clips to leave out, with or without the dataset's name and a slash in front."""
 
     @property
     def MANUAL_DOWNLOAD_INSTRUCTIONS(self) -> str:
@@ -186,6 +188,7 @@ class VocalisationBuilder(StoreBuilder):
                 f"{manual_dir}: none of its {len(files.files)} files belongs to {self.title}; put"
                 f" there: {self.FACTS.obtain}"
             )
+        found = [self._unless_excluded(item) for item in found]
         kept = [(item.file, item.clip) for item in found if item.clip is not None]
         paths, clips = [file.path for file, _ in kept], [clip for _, clip in kept]
         claimed = {item.file.path for item in found}
@@ -206,6 +209,12 @@ class VocalisationBuilder(StoreBuilder):
             ],
             expected=self.expected,
         )
+
+    def _unless_excluded(self, item: Found) -> Found:
+        ids = (item.clip.id, f"{self.name}/{item.clip.id}") if item.clip else ()
+        if any(clip_id in self.excluded for clip_id in ids):
+            return Found(item.file, None, "is on the list of clips to exclude")
+        return item
 
 
 def join(
