@@ -53,6 +53,7 @@ class AsvpEsd(VocalisationBuilder):
         **dict(enumerate(FACTS.classes, start=1)),
         17: "disgust",
     }
+    ACTORS_ARE_GROUPS: ClassVar[bool] = True
 
     @property
     def expected(self) -> Expected:
@@ -76,4 +77,5 @@ class AsvpEsd(VocalisationBuilder):
                 yield Found(file, None, f"its name has no emotion ({known}) as its third field")
             elif self.builder_config.speech or int(name["channel"]) == NON_SPEECH:
                 clip_id = f"actor_{actor[1]}/{file.stem}"
-                yield self.clip(file, clip_id, label=self.EMOTIONS[code], group=f"actor_{actor[1]}")
+                group = f"actor_{actor[1]}" if self.ACTORS_ARE_GROUPS else ""
+                yield self.clip(file, clip_id, label=self.EMOTIONS[code], group=group)

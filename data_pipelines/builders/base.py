@@ -62,6 +62,20 @@ class Found:
     """Why there is no clip."""
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What lies in a manual directory."""
+
+    paths: list[Path]
+    clips: list[Clip]
+    """As many as paths."""
+    rejected: list[dict[str, str]]
+    """`file` and `reason` of what belongs to the dataset and is no clip."""
+    about: dict[str, Any]
+    """For the report; see `store.build_store`."""
+    store_name: str
+
+
 def features(class_names: Sequence[str]) -> tfds.features.FeaturesDict:
     """The record of this project; see DESIGN in the documentation of `Clip`."""
     return tfds.features.FeaturesDict(
@@ -163,16 +177,20 @@ class VocalisationBuilder(StoreBuilder):
             license=facts.licence,
         )
 
-    def _split_generators(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         scratch = Path(self.data_dir_root) / "extracted" / self.name
-        store = self.decode(Path(dl_manager.manual_dir), scratch)
+        survey = self.survey(Path(dl_manager.manual_dir), scratch)
+        store = build_store(
+            Path(self.data_dir_root) / survey.store_name,
+            decode_clips(survey.clips, survey.paths, self.title),
+            rejected=survey.rejected,
+            **survey.about,
+        )
         shutil.rmtree(scratch, ignore_errors=True)
         return {SPLIT: self._generate_examples(store)}
 
-    def decode(self, manual_dir: Path, scratch: Path) -> FlatStore:
-        """Find and decode the clips; goes on where a killed run stopped.
+    def survey(self, manual_dir: Path, scratch: Path) -> Survey:
+        """Find the clips; nothing is decoded.
 
         Args:
             manual_dir: The archive or its extracted tree, at any nesting and letter case.
@@ -194,20 +212,24 @@ class VocalisationBuilder(StoreBuilder):
         claimed = {item.file.path for item in found}
         ignored = [file for file in files.files if file.path not in claimed]
         states = file_states([clip.source for clip in clips], paths)
-        key = store_name("prepared", self.title, [str(clip) for clip in clips], states)
-        return build_store(
-            Path(self.data_dir_root) / key,
-            decode_clips(clips, paths, self.title),
-            dataset=self.title,
-            class_names=self.class_names,
-            ignored_files=len(ignored),
-            ignored_audio=Counter("/".join(f.folders) or "." for f in ignored if f.is_audio),
+        return Survey(
+            paths=paths,
+            clips=clips,
             rejected=[
                 {"file": item.file.place, "reason": item.reason}
                 for item in found
                 if item.clip is None
             ],
-            expected=self.expected,
+            about={
+                "dataset": self.title,
+                "class_names": self.class_names,
+                "ignored_files": len(ignored),
+                "ignored_audio": Counter(
+                    "/".join(file.folders) or "." for file in ignored if file.is_audio
+                ),
+                "expected": self.expected,
+            },
+            store_name=store_name("prepared", self.title, [str(clip) for clip in clips], states),
         )
 
     def _unless_excluded(self, item: Found) -> Found:
