@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,8 @@ def prepare_dataset(
     *,
     exclude: Path | None = None,
     overwrite: bool = False,
+    beam_runner: str | None = None,
+    beam_options: Sequence[str] = (),
 ) -> Path:
     """Prepares a published dataset from the files that the user has downloaded.
 
@@ -71,6 +74,8 @@ def prepare_dataset(
         data_dir: Gets the dataset and its flat store.
         exclude: Ids of clips to leave out, one a line; `tools.find_overlap` writes such lists.
         overwrite: Throw away what was prepared before, the decoded audio included.
+        beam_runner: Decode on Apache Beam, with this runner; needs the extra `[beam]`.
+        beam_options: Flags for Beam, such as `--direct_num_workers=2`.
 
     Returns:
         The directory of the dataset; what was prepared before is left as it is.
@@ -97,7 +102,8 @@ def prepare_dataset(
         _discard(directory, data_dir)
         builder = make_builder(name, data_dir)
         builder.excluded = frozenset(exclude.read_text().splitlines() if exclude else ())
-        _run(builder, manual)
+        builder.on_beam = beam_runner is not None
+        _run(builder, manual, beam_runner, beam_options)
     return directory
 
 
@@ -201,13 +207,28 @@ def _prepare_store(store: FlatStore, directory: Path, description: str) -> Path:
     return directory
 
 
-def _run(builder: StoreBuilder, manual_dir: Path | None) -> None:
+def _run(
+    builder: StoreBuilder,
+    manual_dir: Path | None,
+    beam_runner: str | None = None,
+    beam_options: Sequence[str] = (),
+) -> None:
     # Its bars would come between ours; one of ours shows the part that takes time.
     tfds.disable_progress_bar()
     logging.getLogger("absl").setLevel(logging.WARNING)
     config = tfds.download.DownloadConfig(
         manual_dir=os.fspath(manual_dir) if manual_dir else None, try_download_gcs=False
     )
+    if beam_runner:
+        try:
+            from apache_beam.options.pipeline_options import PipelineOptions
+        except ImportError as error:
+            raise ConfigError(
+                f"--beam-runner {beam_runner}: Apache Beam is missing ({error}); install"
+                " voc2vec-jax[beam]"
+            ) from error
+        config.beam_runner = beam_runner
+        config.beam_options = PipelineOptions(list(beam_options))
     directory = Path(builder.data_path)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with only_builder(directory) as alone:

@@ -16,7 +16,7 @@ from data_pipelines.flat_store import DataError, FlatStore
 from data_pipelines.journal import SAMPLES
 from data_pipelines.store import only_builder
 
-BASE_MODULES = {"audioset_labels", "base", "files"}
+BASE_MODULES = {"audioset_labels", "base", "files", "found", "on_beam"}
 PREPARE = "python -m tools.prepare_data"
 
 logger = logging.getLogger(__name__)

@@ -59,6 +59,11 @@ class Arguments:
     """With --from-folder: its folders are the classes."""
     exclude: Path | None = None
     """Ids of clips to leave out, one a line, as `tools.find_overlap` writes them."""
+    beam_runner: str | None = None
+    """Decode a published dataset on Apache Beam: `DirectRunner`, `DataflowRunner` …; needs the
+    extra `[beam]`. Such a run does not go on after a kill."""
+    beam_options: tuple[str, ...] = ()
+    """Flags for Beam, each with its dashes, such as `--direct_num_workers=2`."""
     overwrite: bool = False
     """Throw away what was prepared under this name before."""
 
@@ -83,6 +88,9 @@ def prepare(arguments: Arguments) -> None:
         raise ConfigError("--manual-dir is for published datasets; leave it out")
     if arguments.exclude and (not name or arguments.from_table or arguments.from_folder):
         raise ConfigError("--exclude is for published datasets; take the clips out of yours")
+    own = arguments.from_table or arguments.from_folder
+    if arguments.beam_runner and (own or name in (None, voc125.NAME)):
+        raise ConfigError("--beam-runner is for one published dataset at a time")
     if arguments.from_table:
         directory = prepare_table(arguments.from_table, name, data_dir, overwrite=overwrite)
     elif arguments.from_folder:
@@ -105,6 +113,8 @@ def prepare(arguments: Arguments) -> None:
             *(name, arguments.manual_dir, data_dir),
             exclude=arguments.exclude,
             overwrite=overwrite,
+            beam_runner=arguments.beam_runner,
+            beam_options=arguments.beam_options,
         )
     else:
         Console().print(_list())

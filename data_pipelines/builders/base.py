@@ -12,28 +12,28 @@ parts that a dataset comes with stand in the field `fold`.
         durations.png
 """
 
-import filecmp
 import json
 import shutil
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipelines.builders.files import File, ManualFiles
+from data_pipelines.builders.found import Found, without_copies
 from data_pipelines.decode import decode_clips
-from data_pipelines.flat_store import Clip, DataError, FlatStore
+from data_pipelines.flat_store import Clip, DataError, FlatStore, Int16Array
 from data_pipelines.report import Expected, plot_durations
 from data_pipelines.sources import file_states, store_name
-from data_pipelines.store import build_store
+from data_pipelines.store import build_store, write_facts
 
 SPLIT = "train"
-Row = TypeVar("Row")
+ENTRIES = "entries"
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,6 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Found:
-    """A file that belongs to the dataset."""
-
-    file: File
-    clip: Clip | None
-    reason: str = ""
-    """Why there is no clip."""
-
-
-@dataclass(frozen=True)
 class Survey:
     """What lies in a manual directory."""
 
@@ -77,7 +67,7 @@ class Survey:
 
 
 def features(class_names: Sequence[str]) -> tfds.features.FeaturesDict:
-    """The record of this project; see DESIGN in the documentation of `Clip`."""
+    """The fields of a record; `flat_store.Clip` says what they mean."""
     return tfds.features.FeaturesDict(
         {
             # int16 [S], 16 kHz mono. As bytes: the default, a varint each, is three times as long.
@@ -91,6 +81,18 @@ def features(class_names: Sequence[str]) -> tfds.features.FeaturesDict:
             "source": tfds.features.Text(),
         }
     )
+
+
+def record_of(clip: Clip, samples: Int16Array) -> dict[str, Any]:
+    """A record with the fields of `features`."""
+    return {
+        "audio": samples.astype(np.int16),
+        "id": clip.id,
+        "label": clip.label,
+        "group": clip.group,
+        "fold": clip.fold,
+        "source": clip.source,
+    }
 
 
 class StoreBuilder(tfds.core.GeneratorBasedBuilder):
@@ -111,23 +113,27 @@ class StoreBuilder(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, store: FlatStore) -> Iterator[tuple[str, dict[str, Any]]]:
         """TFDS keys and records; also leaves the report beside them."""
-        report = json.loads((store.directory / "report.json").read_text())
-        report |= {"dataset": self.title, "store": store.directory.name}
-        (self.data_path / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-        shutil.copyfile(store.directory / "index.json", self.data_path / "index.json")
-        plot_durations(store.lengths, report["dataset"], Path(self.data_path / "durations.png"))
-        for clip, clip_id in enumerate(store.ids):
-            yield (
-                clip_id,
-                {
-                    "audio": store.read(clip, 0, int(store.lengths[clip])).astype(np.int16),
-                    "id": clip_id,
-                    "label": int(store.labels[clip]),
-                    "group": store.groups[clip],
-                    "fold": store.folds[clip],
-                    "source": store.sources[clip],
-                },
+        for name in ("report.json", "index.json"):
+            shutil.copyfile(store.directory / name, self.data_path / name)
+        self._complete_report(store.directory.name)
+        for number in range(len(store.ids)):
+            clip = Clip(
+                store.ids[number],
+                store.sources[number],
+                int(store.labels[number]),
+                store.groups[number],
+                store.folds[number],
             )
+            samples = store.read(number, 0, int(store.lengths[number]))
+            yield clip.id, record_of(clip, samples)
+
+    def _complete_report(self, store_name: str) -> None:
+        """Adds to report.json what a flat store does not know, and draws the histogram."""
+        path = Path(self.data_path) / "report.json"
+        report = json.loads(path.read_text()) | {"dataset": self.title, "store": store_name}
+        path.write_text(json.dumps(report, indent=2) + "\n")
+        lengths = json.loads(path.with_name("index.json").read_text())["lengths"]
+        plot_durations(lengths, self.title, path.with_name("durations.png"))
 
 
 class VocalisationBuilder(StoreBuilder):
@@ -136,6 +142,8 @@ class VocalisationBuilder(StoreBuilder):
     FACTS: ClassVar[Facts]
     excluded: Container[str] = ()
     """Ids of clips to leave out, with or without the dataset's name and a slash in front."""
+    on_beam: bool = False
+    """Decode on Apache Beam; TFDS's download configuration says with which runner."""
 
     @property
     def MANUAL_DOWNLOAD_INSTRUCTIONS(self) -> str:
@@ -178,16 +186,33 @@ class VocalisationBuilder(StoreBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        scratch = Path(self.data_dir_root) / "extracted" / self.name
-        survey = self.survey(Path(dl_manager.manual_dir), scratch)
+        survey = self.survey(Path(dl_manager.manual_dir), self._scratch)
+        if self.on_beam:
+            from data_pipelines.builders.on_beam import DecodeClips
+
+            self._survey = survey
+            return {SPLIT: DecodeClips(survey.clips, survey.paths, str(self.data_path / ENTRIES))}
         store = build_store(
             Path(self.data_dir_root) / survey.store_name,
             decode_clips(survey.clips, survey.paths, self.title),
             rejected=survey.rejected,
             **survey.about,
         )
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(self._scratch, ignore_errors=True)
         return {SPLIT: self._generate_examples(store)}
+
+    def _process_pipeline_result(self, pipeline_result: Any) -> None:
+        """Called by TFDS when Beam is done."""
+        from data_pipelines.builders.on_beam import read_entries
+
+        entries = read_entries(Path(self.data_path) / ENTRIES)
+        write_facts(Path(self.data_path), entries, self._survey.rejected, self._survey.about)
+        self._complete_report(self._survey.store_name)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    @property
+    def _scratch(self) -> Path:
+        return Path(self.data_dir_root) / "extracted" / self.name
 
     def survey(self, manual_dir: Path, scratch: Path) -> Survey:
         """Find the clips; nothing is decoded.
@@ -200,7 +225,7 @@ class VocalisationBuilder(StoreBuilder):
             DataError: There is nothing of this dataset, or an archive is damaged.
         """
         files = ManualFiles(manual_dir, scratch)
-        found = _without_copies(list(self.find_clips(files)))
+        found = without_copies(list(self.find_clips(files)))
         if not found:
             raise DataError(
                 f"{manual_dir}: none of its {len(files.files)} files belongs to {self.title}; put"
@@ -237,45 +262,3 @@ class VocalisationBuilder(StoreBuilder):
         if any(clip_id in self.excluded for clip_id in ids):
             return Found(item.file, None, "is on the list of clips to exclude")
         return item
-
-
-def join(
-    audio: Iterable[File], rows: Mapping[str, Row], table: str
-) -> Iterator[tuple[File, Row] | Found]:
-    """Pairs of files and rows of a table by file name, in any letter case.
-
-    Args:
-        audio: Files, each of which should be in the table.
-        rows: By file name, in lower case.
-        table: Its name, for the reasons.
-
-    Yields:
-        A pair, or a rejection of a file without a row, or of a row without a file.
-    """
-    seen = set()
-    for file in audio:
-        name = file.name.lower()
-        seen.add(name)
-        if name in rows:
-            yield file, rows[name]
-        else:
-            yield Found(file, None, f"is not in {table}")
-    for name in sorted(rows.keys() - seen):
-        yield Found(File(Path(name), name), None, f"is in {table} but not among the files")
-
-
-def _without_copies(found: list[Found]) -> list[Found]:
-    """Turn all but the first clip of an id into rejections, as from an archive beside its tree."""
-    first: dict[str, File] = {}
-    unique = []
-    for item in found:
-        if item.clip is not None:
-            original = first.setdefault(item.clip.id, item.file)
-            if original is not item.file:
-                if filecmp.cmp(original.path, item.file.path, shallow=False):
-                    reason = f"is a copy of {original.place}"
-                else:
-                    reason = f"would have the id of {original.place}, whose content differs"
-                item = Found(item.file, None, reason)
-        unique.append(item)
-    return unique

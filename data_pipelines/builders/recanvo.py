@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from data_pipelines.builders.base import Facts, Found, VocalisationBuilder, join
+from data_pipelines.builders.base import Facts, VocalisationBuilder
 from data_pipelines.builders.files import ManualFiles, read_rows
+from data_pipelines.builders.found import Found, join
 from data_pipelines.report import Expected
 
 
