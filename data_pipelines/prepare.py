@@ -17,8 +17,8 @@ from data_pipelines.builders.base import (
     SPLIT,
     StoreBuilder,
     VocalisationBuilder,
-    features,
 )
+from data_pipelines.builders.records import features
 from data_pipelines.flat_store import DataError, FlatStore
 from data_pipelines.prepared import dataset_names, find_prepared
 from data_pipelines.sources import store_from_folder, store_from_table
@@ -26,6 +26,8 @@ from data_pipelines.store import only_builder
 from voc2vec_jax.config import ConfigError
 
 FILE_FORMAT = "array_record"
+
+logger = logging.getLogger(__name__)
 
 
 def builder_class(name: str) -> type[VocalisationBuilder]:
@@ -99,11 +101,16 @@ def prepare_dataset(
                 f"{manual}: no such folder, or nothing in it. {dataset}: {facts.obtain}. Licence:"
                 f" {facts.licence}. Then give the folder with --manual-dir"
             )
-        _discard(directory, data_dir)
-        builder = make_builder(name, data_dir)
+        config = _download_config(manual, beam_runner, beam_options)
+        if directory.exists():
+            builder.survey(manual, builder.scratch)  # before anything is thrown away
+            _discard(directory, data_dir)
+            builder = make_builder(name, data_dir)
         builder.excluded = frozenset(exclude.read_text().splitlines() if exclude else ())
         builder.on_beam = beam_runner is not None
-        _run(builder, manual, beam_runner, beam_options)
+        _run(builder, config)
+    else:
+        logger.info("reused=%s (--overwrite makes it anew)", directory)
     return directory
 
 
@@ -203,22 +210,15 @@ def _prepare_store(store: FlatStore, directory: Path, description: str) -> Path:
             def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
                 return {SPLIT: self._generate_examples(store)}
 
-    _run(OwnCorpus(data_dir=os.fspath(directory.parents[1])), None)
+    _run(
+        OwnCorpus(data_dir=os.fspath(directory.parents[1])),
+        tfds.download.DownloadConfig(try_download_gcs=False),
+    )
     return directory
 
 
-def _run(
-    builder: StoreBuilder,
-    manual_dir: Path | None,
-    beam_runner: str | None = None,
-    beam_options: Sequence[str] = (),
-) -> None:
-    # Its bars would come between ours; one of ours shows the part that takes time.
-    tfds.disable_progress_bar()
-    logging.getLogger("absl").setLevel(logging.WARNING)
-    config = tfds.download.DownloadConfig(
-        manual_dir=os.fspath(manual_dir) if manual_dir else None, try_download_gcs=False
-    )
+def _download_config(manual_dir: Path, beam_runner: str | None, beam_options: Sequence[str]) -> Any:
+    config = tfds.download.DownloadConfig(manual_dir=os.fspath(manual_dir), try_download_gcs=False)
     if beam_runner:
         try:
             from apache_beam.options.pipeline_options import PipelineOptions
@@ -229,6 +229,13 @@ def _run(
             ) from error
         config.beam_runner = beam_runner
         config.beam_options = PipelineOptions(list(beam_options))
+    return config
+
+
+def _run(builder: StoreBuilder, config: Any) -> None:
+    # Its bars would come between ours; one of ours shows the part that takes time.
+    tfds.disable_progress_bar()
+    logging.getLogger("absl").setLevel(logging.WARNING)
     directory = Path(builder.data_path)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with only_builder(directory) as alone:

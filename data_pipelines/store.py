@@ -31,6 +31,8 @@ from voc2vec_jax.audio import SAMPLE_RATE
 
 Decoded = tuple[Clip, Int16Array | str]
 """A clip with its int16 samples at 16 kHz, or with the reason why it is dropped."""
+LOGGED_DROPS = 20
+"""Dropped files that are logged; `report.json` has them all."""
 NOTHING_EXPECTED = Expected()
 NONE_IGNORED: Mapping[str, int] = MappingProxyType({})
 
@@ -145,8 +147,10 @@ def write_facts(
     """
     kept = [entry for entry in entries if "reason" not in entry]
     dropped = [*rejected, *(entry for entry in entries if "reason" in entry)]
-    for drop in dropped:
+    for drop in dropped[:LOGGED_DROPS]:
         logger.warning("dropped=%s reason=%s", drop["file"], drop["reason"])
+    if len(dropped) > LOGGED_DROPS:
+        logger.warning("dropped_more=%d see=report.json", len(dropped) - LOGGED_DROPS)
     if not kept:
         example = f"; the first: {dropped[0]['file']}: {dropped[0]['reason']}" if dropped else ""
         raise DataError(f"{about['dataset']}: none of {len(dropped)} files could be read{example}")

@@ -212,6 +212,9 @@ def test_nonspeech7k(manual: Path, data_dir: Path, encoding: str) -> None:
         "stray.wav": "is not in the metadata",
         "102.wav": "is in the metadata but not among the files",
     }
+    (manual / "Metadata of test set.csv").write_text("Filename,Class\n200.wav,yawn\n")
+    with pytest.raises(DataError, match=r"test set\.csv: line 1: no column classname, fileid"):
+        prepare_dataset("nonspeech7k", manual, data_dir / "other")
     (manual / "Metadata of test set.csv").unlink()
     with pytest.raises(DataError, match="no metadata of the test set"):
         prepare_dataset("nonspeech7k", manual, data_dir / "other")

@@ -264,6 +264,21 @@ def test_changed_files_are_not_passed_off_as_prepared(
     assert len(open_prepared("own", tmp_path / "data").ids) == 2
 
 
+def test_a_wrong_folder_does_not_cost_what_was_prepared(
+    cries: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--data-dir", str(tmp_path / "data")]
+    assert main(["donate_a_cry", "--manual-dir", str(cries), *where]) == DONE
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "a.txt").write_text("nothing")
+    again = ["donate_a_cry", "--manual-dir", str(tmp_path / "empty"), *where, "--overwrite"]
+    assert main(again) == BAD_DATA
+    assert "none of its 1 files belongs to donate_a_cry" in capsys.readouterr().err
+    assert len(open_prepared("donate_a_cry", tmp_path / "data").ids) == 7
+    again[2] = str(cries)
+    assert main(again) == DONE
+
+
 def test_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--data-dir", str(tmp_path)]
     (tmp_path / "in").mkdir()

@@ -16,18 +16,18 @@ import json
 import shutil
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipelines.builders.files import File, ManualFiles
 from data_pipelines.builders.found import Found, without_copies
+from data_pipelines.builders.records import features, record_of
 from data_pipelines.decode import decode_clips
-from data_pipelines.flat_store import Clip, DataError, FlatStore, Int16Array
+from data_pipelines.flat_store import Clip, DataError, FlatStore
 from data_pipelines.report import Expected, plot_durations
 from data_pipelines.sources import file_states, store_name
 from data_pipelines.store import build_store, write_facts
@@ -64,35 +64,6 @@ class Survey:
     about: dict[str, Any]
     """For the report; see `store.build_store`."""
     store_name: str
-
-
-def features(class_names: Sequence[str]) -> tfds.features.FeaturesDict:
-    """The fields of a record; `flat_store.Clip` says what they mean."""
-    return tfds.features.FeaturesDict(
-        {
-            # int16 [S], 16 kHz mono. As bytes: the default, a varint each, is three times as long.
-            "audio": tfds.features.Tensor(
-                shape=(None,), dtype=np.int16, encoding=tfds.features.Encoding.BYTES
-            ),
-            "id": tfds.features.Text(),
-            "label": tfds.features.ClassLabel(names=list(class_names)),  # -1: unknown
-            "group": tfds.features.Text(),
-            "fold": tfds.features.Text(),
-            "source": tfds.features.Text(),
-        }
-    )
-
-
-def record_of(clip: Clip, samples: Int16Array) -> dict[str, Any]:
-    """A record with the fields of `features`."""
-    return {
-        "audio": samples.astype(np.int16),
-        "id": clip.id,
-        "label": clip.label,
-        "group": clip.group,
-        "fold": clip.fold,
-        "source": clip.source,
-    }
 
 
 class StoreBuilder(tfds.core.GeneratorBasedBuilder):
@@ -186,7 +157,7 @@ class VocalisationBuilder(StoreBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        survey = self.survey(Path(dl_manager.manual_dir), self._scratch)
+        survey = self.survey(Path(dl_manager.manual_dir), self.scratch)
         if self.on_beam:
             from data_pipelines.builders.on_beam import DecodeClips
 
@@ -198,7 +169,7 @@ class VocalisationBuilder(StoreBuilder):
             rejected=survey.rejected,
             **survey.about,
         )
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        shutil.rmtree(self.scratch, ignore_errors=True)
         return {SPLIT: self._generate_examples(store)}
 
     def _process_pipeline_result(self, pipeline_result: Any) -> None:
@@ -208,10 +179,11 @@ class VocalisationBuilder(StoreBuilder):
         entries = read_entries(Path(self.data_path) / ENTRIES)
         write_facts(Path(self.data_path), entries, self._survey.rejected, self._survey.about)
         self._complete_report(self._survey.store_name)
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
     @property
-    def _scratch(self) -> Path:
+    def scratch(self) -> Path:
+        """Where archives are extracted to, and removed from when the dataset is done."""
         return Path(self.data_dir_root) / "extracted" / self.name
 
     def survey(self, manual_dir: Path, scratch: Path) -> Survey:

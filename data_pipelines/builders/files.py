@@ -153,24 +153,35 @@ def _extract(archive: Path, scratch: Path) -> Path:
     return folder
 
 
-def read_rows(file: File, delimiter: str = ",") -> Sequence[dict[str, str]]:
+def read_rows(file: File, *columns: str) -> Sequence[dict[str, str]]:
     """Rows of a CSV, whose headers are reduced to lower-case letters and digits.
 
     A byte order mark, latin-1 text and blanks around cells, as in public copies, do no harm.
 
+    Args:
+        file: The table.
+        columns: Reduced headers that it has to have; every row has them then.
+
     Raises:
-        DataError: The file has no header.
+        DataError: A column is missing.
     """
     content = file.path.read_bytes()
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = content.decode("latin-1")
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
-    header = next(rows, None)
-    if header is None:
-        raise DataError(f"{file.path}: is empty; download it again")
+    rows = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    header = next(rows, [])
     names = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in header]
+    missing = set(columns) - set(names)
+    if missing:
+        raise DataError(
+            f"{file.path}: line 1: no column {', '.join(sorted(missing))} among {header}; download"
+            " it again"
+        )
+    empty = dict.fromkeys(names, "")
     return [
-        dict(zip(names, (cell.strip() for cell in row), strict=False)) for row in rows if any(row)
+        empty | dict(zip(names, (cell.strip() for cell in row), strict=False))
+        for row in rows
+        if any(row)
     ]

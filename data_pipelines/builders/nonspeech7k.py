@@ -41,7 +41,7 @@ class Nonspeech7k(VocalisationBuilder):
             table = files.one_named(
                 rf"metadata of {fold} set ?\.csv", f"metadata of the {fold} set"
             )
-            for row in read_rows(table):
+            for row in read_rows(table, "filename", "classname", "fileid", "source"):
                 rows[row["filename"].lower()] = (fold, row)
         for pair in join(files.audio(), rows, "the metadata"):
             if isinstance(pair, Found):

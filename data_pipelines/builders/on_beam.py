@@ -7,6 +7,7 @@ from typing import Any
 
 import apache_beam as beam
 
+from data_pipelines.builders.records import record_of
 from data_pipelines.decode import decode_file
 from data_pipelines.flat_store import Clip
 from data_pipelines.journal import describe
@@ -19,8 +20,6 @@ class Decode(beam.DoFn):
 
     def process(self, item: tuple[int, Clip, str]) -> Iterator[Any]:
         """Yields TFDS key and record of (number, clip, path), unless the file is unreadable."""
-        from data_pipelines.builders.base import record_of  # TFDS is slow to import on workers
-
         number, clip, path = item
         samples = decode_file(Path(path))
         entry = describe(clip, samples)

@@ -33,7 +33,8 @@ class Recanvo(VocalisationBuilder):
     def find_clips(self, files: ManualFiles) -> Iterator[Found]:
         """The clips that the table lists."""
         table = files.one_named(r"dataset_file_directory\.csv", "table of the clips")
-        rows = {row["filename"].lower(): row for row in read_rows(table)}
+        listed = read_rows(table, "filename", "participant", "label")
+        rows = {row["filename"].lower(): row for row in listed}
         for pair in join(files.audio(), rows, table.name):
             if isinstance(pair, Found):
                 yield pair

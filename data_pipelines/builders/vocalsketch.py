@@ -54,7 +54,7 @@ class Vocalsketch(VocalisationBuilder):
         participants = {
             row["filename"].lower(): row["participantid"]
             for table in files.named(r"vocal_imita[a-z]+(_set2)?\.csv")
-            for row in read_rows(table)
+            for row in read_rows(table, "filename", "participantid")
         }
         for file in files.audio():
             if not any(FOLDER.fullmatch(folder) for folder in file.folders):
