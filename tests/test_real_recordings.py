@@ -96,7 +96,7 @@ def is_one_recording(one: str, other: str) -> bool:
 
 def test_overlap_recall_and_false_positives(recordings: Path, tmp_path: Path) -> None:
     """Prints the table in docs/data.md: `-k overlap -s`, with VOC2VEC_OVERLAP_CLIPS=500."""
-    count = int(os.environ.get("VOC2VEC_OVERLAP_CLIPS", "60"))
+    count = int(os.environ.get("VOC2VEC_OVERLAP_CLIPS", "40"))
     paths = sorted(p for p in recordings.rglob("*") if p.suffix.lower() in (".wav", ".mp3"))
     chosen = [paths[i] for i in np.random.default_rng(0).permutation(len(paths))[:count]]
     decoded = {str(p): to_int16(load_audio(p)) for p in chosen}

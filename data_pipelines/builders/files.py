@@ -1,14 +1,17 @@
 """The files that a user has downloaded: archives or their extracted trees, at any nesting."""
 
 import csv
+import gzip
 import hashlib
 import io
 import json
 import logging
+import lzma
 import re
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +20,10 @@ from pathlib import Path
 from data_pipelines.flat_store import DataError
 from voc2vec_jax.audio import AUDIO_SUFFIXES
 
+DAMAGED = (
+    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
+    *(EOFError, RuntimeError),  # cut short; encrypted
+)
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 logger = logging.getLogger(__name__)
@@ -137,16 +144,20 @@ def _extract(archive: Path, scratch: Path) -> Path:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
-        if zipfile.is_zipfile(archive):
+        if archive.suffix.lower() == ".zip":
             with zipfile.ZipFile(archive) as content:
                 content.extractall(unfinished)
         else:
             with tarfile.open(archive) as content:
                 content.extractall(unfinished, filter="data")
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError) as error:
+                # The checksum of gzip stands behind the end of the tar, where nobody else reads.
+                while content.fileobj and content.fileobj.read(2**20):
+                    pass
+    except DAMAGED as error:
         shutil.rmtree(unfinished, ignore_errors=True)
+        what = " ".join(str(error).split())  # tarfile writes a line for each compression
         raise DataError(
-            f"{archive}: cannot be extracted ({error}); download it again, or extract it by hand"
+            f"{archive}: cannot be extracted ({what}); download it again, or extract it by hand"
             " and leave the folder beside it"
         ) from error
     unfinished.rename(folder)
