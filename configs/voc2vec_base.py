@@ -23,7 +23,13 @@ def get_config() -> Config:
             feat_quantizer_dropout=0.1,
             layerdrop=0.05,
         ),
-        data=DataConfig(name="voc125", batch_seconds=5_600.0, batch_multiple=64),
+        data=DataConfig(
+            name="voc125",
+            # For the durations of the ten datasets; `tests/test_voc125.py -k padding` has shares.
+            bucket_seconds=(1.4, 2.3, 3.1, 3.9, 4.8, 5.9, 7.4, 10.2, 15.625),
+            batch_seconds=5_600.0,
+            batch_multiple=64,
+        ),
         optim=OptimConfig(learning_rate=5e-4, warmup_steps=32_000),
         train=TrainConfig(num_steps=400_000, log_every_steps=100, checkpoint_every_steps=1_000),
     )

@@ -23,7 +23,7 @@ class Journal:
     """Appends clips to a directory and knows those that are there already.
 
     Attributes:
-        entries: One per clip that came in, kept or dropped; see `describe` and `drop`.
+        entries: One per clip that came in, kept or dropped; see `describe`.
         recovered: How many of them were there when the journal was opened.
     """
 
@@ -36,27 +36,13 @@ class Journal:
 
     def append(self, clip: Clip, samples: Int16Array | str) -> None:
         """Adds a clip with its int16 samples, or with the reason why it is dropped."""
-        if not isinstance(samples, str) and len(samples) == 0:
-            samples = "has no samples"
-        if isinstance(samples, str):
-            entry = {"file": clip.source, "reason": samples}
-        else:
-            entry = _describe(clip, samples)
+        entry = describe(clip, samples)
+        if not isinstance(samples, str):
             self._samples.write(samples.tobytes())
             self._samples.flush()
         self._lines.write(json.dumps(entry) + "\n")
         self._lines.flush()
         self.entries.append(entry)
-
-    @property
-    def kept(self) -> list[dict[str, Any]]:
-        """Clips that are in the samples file, in its order."""
-        return [entry for entry in self.entries if "reason" not in entry]
-
-    @property
-    def dropped(self) -> list[dict[str, str]]:
-        """File and reason of each clip that is not."""
-        return [entry for entry in self.entries if "reason" in entry]
 
     def __enter__(self) -> Self:
         self._samples = self._files.enter_context(open(self._directory / SAMPLES, "ab"))
@@ -67,7 +53,12 @@ class Journal:
         self._files.close()
 
 
-def _describe(clip: Clip, samples: Int16Array) -> dict[str, Any]:
+def describe(clip: Clip, samples: Int16Array | str) -> dict[str, Any]:
+    """What is written of a clip: its facts and those of its samples, or file and reason."""
+    if isinstance(samples, str):
+        return {"file": clip.source, "reason": samples}
+    if len(samples) == 0:
+        return {"file": clip.source, "reason": "has no samples"}
     waveform = from_int16(samples)
     return {
         **asdict(clip),

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from data_pipelines.builders.base import (
     SPLIT,
     StoreBuilder,
     VocalisationBuilder,
-    features,
 )
+from data_pipelines.builders.records import features
 from data_pipelines.flat_store import DataError, FlatStore
 from data_pipelines.prepared import dataset_names, find_prepared
 from data_pipelines.sources import store_from_folder, store_from_table
@@ -25,6 +26,8 @@ from data_pipelines.store import only_builder
 from voc2vec_jax.config import ConfigError
 
 FILE_FORMAT = "array_record"
+
+logger = logging.getLogger(__name__)
 
 
 def builder_class(name: str) -> type[VocalisationBuilder]:
@@ -55,7 +58,14 @@ def make_builder(name: str, data_dir: Path) -> VocalisationBuilder:
 
 
 def prepare_dataset(
-    name: str, manual_dir: Path | None, data_dir: Path, *, overwrite: bool = False
+    name: str,
+    manual_dir: Path | None,
+    data_dir: Path,
+    *,
+    exclude: Path | None = None,
+    overwrite: bool = False,
+    beam_runner: str | None = None,
+    beam_options: Sequence[str] = (),
 ) -> Path:
     """Prepares a published dataset from the files that the user has downloaded.
 
@@ -64,7 +74,10 @@ def prepare_dataset(
         manual_dir: Holds the archive or its extracted tree, or a folder of exactly the dataset's
             name that does. Default `<data_dir>/manual`.
         data_dir: Gets the dataset and its flat store.
+        exclude: Ids of clips to leave out, one a line; `tools.find_overlap` writes such lists.
         overwrite: Throw away what was prepared before, the decoded audio included.
+        beam_runner: Decode on Apache Beam, with this runner; needs the extra `[beam]`.
+        beam_options: Flags for Beam, such as `--direct_num_workers=2`.
 
     Returns:
         The directory of the dataset; what was prepared before is left as it is.
@@ -80,25 +93,40 @@ def prepare_dataset(
     manual = manual_dir or data_dir / "manual"
     if (manual / dataset).is_dir():
         manual /= dataset
+    if exclude and not overwrite and directory.exists():
+        raise DataError(f"{directory}: is prepared already; give --overwrite for another list")
     if overwrite or not directory.exists():
         if not (manual.is_dir() and any(manual.iterdir())):
             raise DataError(
                 f"{manual}: no such folder, or nothing in it. {dataset}: {facts.obtain}. Licence:"
                 f" {facts.licence}. Then give the folder with --manual-dir"
             )
-        _discard(directory, data_dir)
-        _run(make_builder(name, data_dir), manual)
+        config = _download_config(manual, beam_runner, beam_options)
+        if directory.exists():
+            builder.survey(manual, builder.scratch)  # before anything is thrown away
+            _discard(directory, data_dir)
+            builder = make_builder(name, data_dir)
+        builder.excluded = frozenset(exclude.read_text().splitlines() if exclude else ())
+        builder.on_beam = beam_runner is not None
+        _run(builder, config)
+    else:
+        logger.info("reused=%s (--overwrite makes it anew)", directory)
     return directory
 
 
 def prepare_voc125(
-    manual_dir: Path | None, data_dir: Path, *, overwrite: bool = False
+    manual_dir: Path | None,
+    data_dir: Path,
+    *,
+    exclude: Path | None = None,
+    overwrite: bool = False,
 ) -> dict[str, dict[str, Any] | None]:
     """Prepares what there is of Voc125.
 
     Args:
         manual_dir: Holds a folder for each dataset that the user has, named like the dataset.
         data_dir: Gets the datasets; those prepared before are left as they are.
+        exclude: As for `prepare_dataset`.
         overwrite: As for `prepare_dataset`.
 
     Returns:
@@ -110,7 +138,7 @@ def prepare_voc125(
     manual = manual_dir or data_dir / "manual"
     for name in voc125.PAPER:
         if (manual / name).is_dir() and (overwrite or not find_prepared(name, data_dir)):
-            prepare_dataset(name, manual, data_dir, overwrite=overwrite)
+            prepare_dataset(name, manual, data_dir, exclude=exclude, overwrite=overwrite)
     reports = voc125.prepared_reports(data_dir)
     if not any(reports.values()):
         raise DataError(
@@ -182,17 +210,32 @@ def _prepare_store(store: FlatStore, directory: Path, description: str) -> Path:
             def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
                 return {SPLIT: self._generate_examples(store)}
 
-    _run(OwnCorpus(data_dir=os.fspath(directory.parents[1])), None)
+    _run(
+        OwnCorpus(data_dir=os.fspath(directory.parents[1])),
+        tfds.download.DownloadConfig(try_download_gcs=False),
+    )
     return directory
 
 
-def _run(builder: StoreBuilder, manual_dir: Path | None) -> None:
+def _download_config(manual_dir: Path, beam_runner: str | None, beam_options: Sequence[str]) -> Any:
+    config = tfds.download.DownloadConfig(manual_dir=os.fspath(manual_dir), try_download_gcs=False)
+    if beam_runner:
+        try:
+            from apache_beam.options.pipeline_options import PipelineOptions
+        except ImportError as error:
+            raise ConfigError(
+                f"--beam-runner {beam_runner}: Apache Beam is missing ({error}); install"
+                " voc2vec-jax[beam]"
+            ) from error
+        config.beam_runner = beam_runner
+        config.beam_options = PipelineOptions(list(beam_options))
+    return config
+
+
+def _run(builder: StoreBuilder, config: Any) -> None:
     # Its bars would come between ours; one of ours shows the part that takes time.
     tfds.disable_progress_bar()
     logging.getLogger("absl").setLevel(logging.WARNING)
-    config = tfds.download.DownloadConfig(
-        manual_dir=os.fspath(manual_dir) if manual_dir else None, try_download_gcs=False
-    )
     directory = Path(builder.data_path)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with only_builder(directory) as alone:

@@ -16,7 +16,7 @@ from data_pipelines.flat_store import DataError, FlatStore
 from data_pipelines.journal import SAMPLES
 from data_pipelines.store import only_builder
 
-BASE_MODULES = {"audioset_labels", "base", "files"}
+BASE_MODULES = {"audioset_labels", "base", "files", "found", "on_beam", "records"}
 PREPARE = "python -m tools.prepare_data"
 
 logger = logging.getLogger(__name__)
@@ -44,9 +44,10 @@ def find_prepared(name: str, data_dir: Path) -> Path | None:
     versions = {path.parent for path in root.glob("*/report.json")}
     if not versions and "/" not in name:
         variants = sorted({path.parents[1].name for path in root.glob("*/*/report.json")})
-        if len(variants) > 1:
-            default = json.loads((root / ".config" / "metadata.json").read_text())
-            variants = [v for v in variants if v == default["default_config_name"]] or variants
+        tfds_note = root / ".config" / "metadata.json"
+        if len(variants) > 1 and tfds_note.exists():
+            default = json.loads(tfds_note.read_text())["default_config_name"]
+            variants = [v for v in variants if v == default] or variants
         if len(variants) > 1:
             choices = ", ".join(f"{name}/{variant}" for variant in variants)
             raise DataError(f"{root}: several variants are prepared; choose one of {choices}")
@@ -96,12 +97,11 @@ def _unpack(directory: Path, store: Path) -> None:
     with open(unfinished / SAMPLES, "wb") as file:
         # TFDS shuffles its records, so each goes to its own place.
         for record in records:
-            clip = place[record["id"].decode()]
+            clip_id = record["id"].decode()
+            clip = place.get(clip_id, -1)
             content = record["audio"].astype("<i2").tobytes()
-            if hashlib.sha256(content).hexdigest() != index["clip_sha256"][clip]:
-                raise DataError(
-                    f"{directory}: clip {index['ids'][clip]!r} is damaged; prepare it again"
-                )
+            if clip < 0 or hashlib.sha256(content).hexdigest() != index["clip_sha256"][clip]:
+                raise DataError(f"{directory}: clip {clip_id!r} is damaged; prepare it again")
             os.pwrite(file.fileno(), content, 2 * int(offsets[clip]))
     shutil.copyfile(directory / "index.json", unfinished / "index.json")
     report = json.loads((directory / "report.json").read_text())

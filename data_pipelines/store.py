@@ -31,6 +31,8 @@ from voc2vec_jax.audio import SAMPLE_RATE
 
 Decoded = tuple[Clip, Int16Array | str]
 """A clip with its int16 samples at 16 kHz, or with the reason why it is dropped."""
+LOGGED_DROPS = 20
+"""Dropped files that are logged; `report.json` has them all."""
 NOTHING_EXPECTED = Expected()
 NONE_IGNORED: Mapping[str, int] = MappingProxyType({})
 
@@ -122,14 +124,48 @@ def _write(
             logger.info("resumed=%s clips=%d", directory, journal.recovered)
         for clip, samples in clips(journal.recovered) if callable(clips) else clips:
             journal.append(clip, samples)
-    kept, dropped = journal.kept, [*rejected, *journal.dropped]
-    for drop in dropped:
+    write_facts(directory, journal.entries, rejected, about)
+    (directory / LINES).unlink()
+
+
+def write_facts(
+    directory: Path,
+    entries: Sequence[dict[str, Any]],
+    rejected: Sequence[dict[str, str]],
+    about: dict[str, Any],
+) -> None:
+    """Writes index.json and report.json.
+
+    Args:
+        directory: Gets them.
+        entries: Of all clips, in their order; see `journal.describe`.
+        rejected: `file` and `reason` of what was dropped before decoding.
+        about: Further arguments of `make_report`.
+
+    Raises:
+        DataError: two clips share an id, or no clip is left.
+    """
+    kept = [entry for entry in entries if "reason" not in entry]
+    dropped = [*rejected, *(entry for entry in entries if "reason" in entry)]
+    for drop in dropped[:LOGGED_DROPS]:
         logger.warning("dropped=%s reason=%s", drop["file"], drop["reason"])
+    if len(dropped) > LOGGED_DROPS:
+        logger.warning("dropped_more=%d see=report.json", len(dropped) - LOGGED_DROPS)
     if not kept:
         example = f"; the first: {dropped[0]['file']}: {dropped[0]['reason']}" if dropped else ""
         raise DataError(f"{about['dataset']}: none of {len(dropped)} files could be read{example}")
     require_unique_ids([entry["id"] for entry in kept], about["dataset"])
+    index = _make_index(kept, about["class_names"])
     report = make_report(kept, dropped, **about)
+    (directory / "index.json").write_text(json.dumps(index))
+    (directory / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    logger.info(
+        "corpus=%s clips=%d hours=%.3f dropped=%d ignored_files=%d",
+        *(report["dataset"], len(kept), report["hours"], len(dropped), report["ignored_files"]),
+    )
+
+
+def _make_index(kept: Sequence[dict[str, Any]], class_names: Sequence[str]) -> dict[str, Any]:
     columns = {
         "ids": "id",
         "lengths": "length",
@@ -141,17 +177,10 @@ def _write(
         "variances": "variance",
         "clip_sha256": "sha256",
     }
-    index = {
+    return {
         "format_version": FORMAT_VERSION,
         "sample_rate": SAMPLE_RATE,
         "sha256": hashlib.sha256("".join(e["sha256"] for e in kept).encode()).hexdigest(),
-        "class_names": list(about["class_names"]),
+        "class_names": list(class_names),
         **{column: [entry[key] for entry in kept] for column, key in columns.items()},
     }
-    (directory / "index.json").write_text(json.dumps(index))
-    (directory / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    (directory / LINES).unlink()
-    logger.info(
-        "corpus=%s clips=%d hours=%.3f dropped=%d ignored_files=%d",
-        *(report["dataset"], len(kept), report["hours"], len(dropped), report["ignored_files"]),
-    )

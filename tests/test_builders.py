@@ -179,8 +179,8 @@ def test_asvp_esd_and_its_babies(manual: Path, data_dir: Path) -> None:
     assert nonspeech.clips.keys() == found.clips.keys() - {"actor_12/03-01-06-01-02-12-02-01-01-16"}
     babies = Prepared("asvp_esd_babies", manual, data_dir)
     assert babies.clips == {
-        "actor_50/03-02-04-01-02-50-04-01-01": ("sad", "actor_50", ""),
-        "actor_150/03-02-17-01-02-150-04-01-01-77": ("disgust", "actor_150", ""),
+        "actor_50/03-02-04-01-02-50-04-01-01": ("sad", "", ""),
+        "actor_150/03-02-17-01-02-150-04-01-01-77": ("disgust", "", ""),
     }
     assert babies.dropped.keys() == {"03-02-05-01-02-150-04-01-01.wav"}
 
@@ -212,6 +212,9 @@ def test_nonspeech7k(manual: Path, data_dir: Path, encoding: str) -> None:
         "stray.wav": "is not in the metadata",
         "102.wav": "is in the metadata but not among the files",
     }
+    (manual / "Metadata of test set.csv").write_text("Filename,Class\n200.wav,yawn\n")
+    with pytest.raises(DataError, match=r"test set\.csv: line 1: no column classname, fileid"):
+        prepare_dataset("nonspeech7k", manual, data_dir / "other")
     (manual / "Metadata of test set.csv").unlink()
     with pytest.raises(DataError, match="no metadata of the test set"):
         prepare_dataset("nonspeech7k", manual, data_dir / "other")

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
 from pathlib import Path
@@ -132,19 +133,33 @@ def test_archives_give_the_same_as_their_tree(cries: Path, tmp_path: Path, form:
     assert not (tmp_path / "of_archive" / "extracted" / "donate_a_cry").exists()
 
 
-def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
-    (tmp_path / "manual").mkdir()
-    archive = tmp_path / "manual" / "corpus.zip"
-    with zipfile.ZipFile(archive, "w") as content:
-        content.writestr("hungry/x.wav", b"0" * 10_000)
+@pytest.mark.parametrize("kind", ["zip", "deflated.zip", "tar", "tar.gz", "tar.xz"])
+@pytest.mark.parametrize("damage", ["cut short", "bits flipped", "not an archive"])
+def test_a_damaged_archive_is_named(tmp_path: Path, kind: str, damage: str) -> None:
+    source = tmp_path / "source" / "hungry"
+    source.mkdir(parents=True)
+    (source / "x.wav").write_bytes(np.random.default_rng(0).bytes(50_000))
+    archive = tmp_path / "manual" / f"corpus.{kind}"
+    archive.parent.mkdir()
+    if kind.endswith("zip"):
+        method = zipfile.ZIP_DEFLATED if "deflated" in kind else zipfile.ZIP_STORED
+        with zipfile.ZipFile(archive, "w", method) as content:
+            content.write(source / "x.wav", "hungry/x.wav")
+    else:
+        with tarfile.open(archive, f"w:{kind[4:]}") as content:
+            content.add(source, "hungry")
     whole = bytearray(archive.read_bytes())
-    whole[5_000] ^= 1
+    if damage == "cut short":
+        del whole[25_000:]
+    elif damage == "not an archive":
+        whole[:] = b"<html>sorry</html>" * 100
+    else:
+        for place in range(60 if kind == "tar" else 10_000, 40_000, 3):
+            whole[place] ^= 0x55
     archive.write_bytes(whole)
-    with pytest.raises(DataError, match=r"corpus\.zip: cannot be extracted .* download it again"):
+    with pytest.raises(DataError, match=rf"corpus\.{kind}: cannot be extracted .* download it"):
         prepare_dataset("donate_a_cry", tmp_path / "manual", tmp_path / "data")
-    archive.write_bytes(whole[:4_000])
-    with pytest.raises(DataError, match=r"corpus\.zip: cannot be extracted"):
-        prepare_dataset("donate_a_cry", tmp_path / "manual", tmp_path / "data")
+    assert not list((tmp_path / "data" / "extracted" / "donate_a_cry").iterdir())
 
 
 def test_odd_names_and_double_ids_are_listed(cries: Path, tmp_path: Path) -> None:
@@ -262,6 +277,21 @@ def test_changed_files_are_not_passed_off_as_prepared(
     assert len(open_prepared("own", tmp_path / "data").ids) == 1
     assert command(*arguments, "--overwrite") == DONE
     assert len(open_prepared("own", tmp_path / "data").ids) == 2
+
+
+def test_a_wrong_folder_does_not_cost_what_was_prepared(
+    cries: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--data-dir", str(tmp_path / "data")]
+    assert main(["donate_a_cry", "--manual-dir", str(cries), *where]) == DONE
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "a.txt").write_text("nothing")
+    again = ["donate_a_cry", "--manual-dir", str(tmp_path / "empty"), *where, "--overwrite"]
+    assert main(again) == BAD_DATA
+    assert "none of its 1 files belongs to donate_a_cry" in capsys.readouterr().err
+    assert len(open_prepared("donate_a_cry", tmp_path / "data").ids) == 7
+    again[2] = str(cries)
+    assert main(again) == DONE
 
 
 def test_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

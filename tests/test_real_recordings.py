@@ -3,12 +3,18 @@
 import csv
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import imageio_ffmpeg
+import numpy as np
 import pytest
 
+from data_pipelines.fingerprint import FingerprintIndex, fingerprint
 from data_pipelines.prepare import prepare_dataset, prepare_table
+from data_pipelines.store import to_int16
+from voc2vec_jax.audio import load_audio
 
 
 @pytest.fixture
@@ -68,3 +74,44 @@ def test_emogator_by_table(recordings: Path, tmp_path: Path) -> None:
     assert set(report["classes"].values()) == {81}
     assert report["groups"] == 27
     assert report["dropped"] == []
+
+
+TRANSFORMATIONS = {
+    "8 kHz": ["-ar", "8000", "-f", "wav"],
+    "22.05 kHz, -12 dB": ["-ar", "22050", "-af", "volume=-12dB", "-f", "wav"],
+    "mp3 64 kbit/s": ["-b:a", "64k", "-ac", "1", "-f", "mp3"],
+    "44.1 kHz, +6 dB, mp3 64 kbit/s": [
+        *("-ar", "44100", "-b:a", "64k", "-af", "volume=6dB", "-f", "mp3"),
+    ],
+    "first 0.313 s cut off": ["-af", "atrim=start=0.313,asetpts=PTS-STARTPTS", "-f", "wav"],
+    "last 0.5 s cut off": ["-af", "areverse,atrim=start=0.5,areverse", "-f", "wav"],
+}
+
+
+def is_one_recording(one: str, other: str) -> bool:
+    """The stereo takes of HumanVoiceDataset repeat the mono ones, five of them misnamed."""
+    takes = "exports/mono", "exports/stereo"
+    return one == other or all("notes/" + take in one + other for take in takes)
+
+
+def test_overlap_recall_and_false_positives(recordings: Path, tmp_path: Path) -> None:
+    """Prints the table in docs/data.md: `-k overlap -s`, with VOC2VEC_OVERLAP_CLIPS=500."""
+    count = int(os.environ.get("VOC2VEC_OVERLAP_CLIPS", "40"))
+    paths = sorted(p for p in recordings.rglob("*") if p.suffix.lower() in (".wav", ".mp3"))
+    chosen = [paths[i] for i in np.random.default_rng(0).permutation(len(paths))[:count]]
+    decoded = {str(p): to_int16(load_audio(p)) for p in chosen}
+    index = FingerprintIndex([fingerprint(samples) for samples in decoded.values()])
+    names = list(decoded)
+    ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
+    changed = tmp_path / "changed.bin"
+    for title, options in TRANSFORMATIONS.items():
+        recognised = wrong = 0
+        for clip, name in enumerate(names):
+            command = [ffmpeg, "-v", "error", "-y", "-i", name, *options, str(changed)]
+            subprocess.run(command, check=True)
+            found = [m.clip for m in index.search(fingerprint(to_int16(load_audio(changed))))]
+            recognised += clip in found
+            wrong += sum(not is_one_recording(name, names[other]) for other in found)
+        print(f"{title}: recall {recognised}/{count}, false {wrong}/{count * (count - 1)}")
+        assert recognised >= 0.93 * count
+        assert wrong == 0

@@ -1,10 +1,12 @@
 """Mixtures: every dataset its share, every clip its turn, every batch a function of the step."""
 
 import logging
+import time
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
 from hypothesis import given, settings
@@ -19,8 +21,12 @@ from data_pipelines.sources import open_corpus
 from data_pipelines.store import build_store
 from data_pipelines.training import open_training_corpus
 from data_pipelines.voc125 import mixture_rates, statement
+from tests.test_plan import voc125_like
 from tools.prepare_data import BAD_DATA, DONE, main
 from voc2vec_jax.config import ConfigError, DataConfig
+from voc2vec_jax.train import load_config
+
+ROOT = Path(__file__).parents[1]
 
 DATA = DataConfig(
     max_seconds=0.5, bucket_seconds=(0.1, 0.3, 0.5), batch_seconds=2.0, batch_multiple=4
@@ -185,6 +191,59 @@ def test_the_ten_are_those_of_the_paper() -> None:
     for name, row in voc125.PAPER.items():
         expected = builder_class(name).FACTS.expected
         assert (expected.paper_clips, expected.paper_hours) == row, name
+
+
+def test_padding_of_the_configuration_for_voc125() -> None:
+    """On clips as many and as long as the paper's table says."""
+    seconds = voc125_like() / 16_000
+    data = load_config(str(ROOT / "configs" / "voc2vec_base.py")).data
+    plan = BatchPlan(voc125_like(), data, seed=0)
+    order = np.random.default_rng(0).permutation(len(seconds))[: len(seconds) // 64 * 64]
+    batches_of_64 = np.minimum(seconds, data.max_seconds)[order].reshape(-1, 64)
+    to_longest = 1 - batches_of_64.mean() / batches_of_64.max(axis=1).mean()
+    to_seven = 1 - np.minimum(seconds, 7).mean() / 7
+    cut_off = 1 - np.minimum(seconds, 7).sum() / seconds.sum()
+    print(
+        f"padding: {len(plan.shapes)} buckets {plan.padding_share:.3f}, to the longest of 64"
+        f" {to_longest:.3f}, to 7 s {to_seven:.3f} (which also leaves out {cut_off:.3f} of the"
+        " audio)"
+    )
+    assert plan.heard_seconds_per_epoch == pytest.approx(plan.corpus_seconds)
+    assert plan.padding_share < 0.10 < to_seven < to_longest
+
+
+@pytest.mark.slow
+def test_batches_come_fast_and_memory_stays_flat(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    clips = (
+        (Clip(f"c{i}", f"c{i}"), random.integers(-9_000, 9_000, n).astype(np.int16))
+        for i, n in enumerate(random.integers(8_000, 160_000, 2_000))
+    )
+    store = build_store(tmp_path / "noise", clips, dataset="noise")
+    data = DataConfig(
+        max_seconds=10.0,
+        bucket_seconds=(1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0),
+        batch_seconds=87.5,
+        batch_multiple=8,
+    )
+    plan = BatchPlan(store.lengths, data, seed=0)
+    memory = []
+    for epoch in range(3):
+        first = epoch * plan.batches_per_epoch
+        started, cpu_started = time.perf_counter(), time.process_time()
+        heard = 0
+        for batch in batches(
+            store, plan, data, start_step=first, stop_step=first + plan.batches_per_epoch
+        ):
+            heard += int(batch["lengths"].sum())
+        wall, cpu = time.perf_counter() - started, time.process_time() - cpu_started
+        memory.append(psutil.Process().memory_info().rss / 2**20)
+        rate, per_core = heard / 16_000 / wall, heard / 16_000 / cpu
+        print(
+            f"epoch {epoch}: {rate:.0f} audio s/s, {per_core:.0f} per CPU s, {memory[-1]:.0f} MiB"
+        )
+    assert per_core > 2_000
+    assert memory[2] - memory[0] < 30
 
 
 def test_statement_says_what_is_missing() -> None:

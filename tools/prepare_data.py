@@ -57,6 +57,13 @@ class Arguments:
     """A folder, searched recursively."""
     classes: bool = False
     """With --from-folder: its folders are the classes."""
+    exclude: Path | None = None
+    """Ids of clips to leave out, one a line, as `tools.find_overlap` writes them."""
+    beam_runner: str | None = None
+    """Decode a published dataset on Apache Beam: `DirectRunner`, `DataflowRunner` …; needs the
+    extra `[beam]`. Such a run does not go on after a kill."""
+    beam_options: tuple[str, ...] = ()
+    """Flags for Beam, each with its dashes, such as `--direct_num_workers=2`."""
     overwrite: bool = False
     """Throw away what was prepared under this name before."""
 
@@ -79,6 +86,11 @@ def prepare(arguments: Arguments) -> None:
         raise ConfigError("--classes goes with --from-folder; a table has a column `label`")
     if arguments.manual_dir and (arguments.from_table or arguments.from_folder):
         raise ConfigError("--manual-dir is for published datasets; leave it out")
+    if arguments.exclude and (not name or arguments.from_table or arguments.from_folder):
+        raise ConfigError("--exclude is for published datasets; take the clips out of yours")
+    own = arguments.from_table or arguments.from_folder
+    if arguments.beam_runner and (own or name in (None, voc125.NAME)):
+        raise ConfigError("--beam-runner is for one published dataset at a time")
     if arguments.from_table:
         directory = prepare_table(arguments.from_table, name, data_dir, overwrite=overwrite)
     elif arguments.from_folder:
@@ -90,12 +102,20 @@ def prepare(arguments: Arguments) -> None:
             overwrite=overwrite,
         )
     elif name == voc125.NAME:
-        reports = prepare_voc125(arguments.manual_dir, data_dir, overwrite=overwrite)
+        reports = prepare_voc125(
+            arguments.manual_dir, data_dir, exclude=arguments.exclude, overwrite=overwrite
+        )
         Console().print(_compare(reports))
         print(voc125.statement(reports))
         return
     elif name:
-        directory = prepare_dataset(name, arguments.manual_dir, data_dir, overwrite=overwrite)
+        directory = prepare_dataset(
+            *(name, arguments.manual_dir, data_dir),
+            exclude=arguments.exclude,
+            overwrite=overwrite,
+            beam_runner=arguments.beam_runner,
+            beam_options=arguments.beam_options,
+        )
     else:
         Console().print(_list())
         return
@@ -154,6 +174,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # TFDS takes TensorFlow in for what is too large to shuffle in memory.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from data_pipelines.builders.base import Facts, Found, VocalisationBuilder
+from data_pipelines.builders.base import Facts, VocalisationBuilder
 from data_pipelines.builders.files import File, ManualFiles
+from data_pipelines.builders.found import Found
 from data_pipelines.report import Expected
 
 # <modality>-<channel>-<emotion>-<intensity>-<statement>-<actor>-…; later fields may be missing.
@@ -53,6 +54,7 @@ class AsvpEsd(VocalisationBuilder):
         **dict(enumerate(FACTS.classes, start=1)),
         17: "disgust",
     }
+    ACTORS_ARE_GROUPS: ClassVar[bool] = True
 
     @property
     def expected(self) -> Expected:
@@ -76,4 +78,5 @@ class AsvpEsd(VocalisationBuilder):
                 yield Found(file, None, f"its name has no emotion ({known}) as its third field")
             elif self.builder_config.speech or int(name["channel"]) == NON_SPEECH:
                 clip_id = f"actor_{actor[1]}/{file.stem}"
-                yield self.clip(file, clip_id, label=self.EMOTIONS[code], group=f"actor_{actor[1]}")
+                group = f"actor_{actor[1]}" if self.ACTORS_ARE_GROUPS else ""
+                yield self.clip(file, clip_id, label=self.EMOTIONS[code], group=group)

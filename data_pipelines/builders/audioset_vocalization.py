@@ -9,8 +9,9 @@ from typing import ClassVar
 import tensorflow_datasets as tfds
 
 from data_pipelines.builders.audioset_labels import BORDERLINE, CORE, SPEECH_AND_MUSIC
-from data_pipelines.builders.base import Facts, Found, VocalisationBuilder
+from data_pipelines.builders.base import Facts, VocalisationBuilder
 from data_pipelines.builders.files import File, ManualFiles
+from data_pipelines.builders.found import Found
 from data_pipelines.flat_store import DataError
 from data_pipelines.report import Expected
 

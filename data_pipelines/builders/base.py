@@ -12,28 +12,28 @@ parts that a dataset comes with stand in the field `fold`.
         durations.png
 """
 
-import filecmp
 import json
 import shutil
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
-import numpy as np
 import tensorflow_datasets as tfds
 
 from data_pipelines.builders.files import File, ManualFiles
+from data_pipelines.builders.found import Found, without_copies
+from data_pipelines.builders.records import features, record_of
 from data_pipelines.decode import decode_clips
 from data_pipelines.flat_store import Clip, DataError, FlatStore
 from data_pipelines.report import Expected, plot_durations
 from data_pipelines.sources import file_states, store_name
-from data_pipelines.store import build_store
+from data_pipelines.store import build_store, write_facts
 
 SPLIT = "train"
-Row = TypeVar("Row")
+ENTRIES = "entries"
 
 
 @dataclass(frozen=True)
@@ -53,30 +53,17 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Found:
-    """A file that belongs to the dataset."""
+class Survey:
+    """What lies in a manual directory."""
 
-    file: File
-    clip: Clip | None
-    reason: str = ""
-    """Why there is no clip."""
-
-
-def features(class_names: Sequence[str]) -> tfds.features.FeaturesDict:
-    """The record of this project; see DESIGN in the documentation of `Clip`."""
-    return tfds.features.FeaturesDict(
-        {
-            # int16 [S], 16 kHz mono. As bytes: the default, a varint each, is three times as long.
-            "audio": tfds.features.Tensor(
-                shape=(None,), dtype=np.int16, encoding=tfds.features.Encoding.BYTES
-            ),
-            "id": tfds.features.Text(),
-            "label": tfds.features.ClassLabel(names=list(class_names)),  # -1: unknown
-            "group": tfds.features.Text(),
-            "fold": tfds.features.Text(),
-            "source": tfds.features.Text(),
-        }
-    )
+    paths: list[Path]
+    clips: list[Clip]
+    """As many as paths."""
+    rejected: list[dict[str, str]]
+    """`file` and `reason` of what belongs to the dataset and is no clip."""
+    about: dict[str, Any]
+    """For the report; see `store.build_store`."""
+    store_name: str
 
 
 class StoreBuilder(tfds.core.GeneratorBasedBuilder):
@@ -97,29 +84,37 @@ class StoreBuilder(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, store: FlatStore) -> Iterator[tuple[str, dict[str, Any]]]:
         """TFDS keys and records; also leaves the report beside them."""
-        report = json.loads((store.directory / "report.json").read_text())
-        report |= {"dataset": self.title, "store": store.directory.name}
-        (self.data_path / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-        shutil.copyfile(store.directory / "index.json", self.data_path / "index.json")
-        plot_durations(store.lengths, report["dataset"], Path(self.data_path / "durations.png"))
-        for clip, clip_id in enumerate(store.ids):
-            yield (
-                clip_id,
-                {
-                    "audio": store.read(clip, 0, int(store.lengths[clip])).astype(np.int16),
-                    "id": clip_id,
-                    "label": int(store.labels[clip]),
-                    "group": store.groups[clip],
-                    "fold": store.folds[clip],
-                    "source": store.sources[clip],
-                },
+        for name in ("report.json", "index.json"):
+            shutil.copyfile(store.directory / name, self.data_path / name)
+        self._complete_report(store.directory.name)
+        for number in range(len(store.ids)):
+            clip = Clip(
+                store.ids[number],
+                store.sources[number],
+                int(store.labels[number]),
+                store.groups[number],
+                store.folds[number],
             )
+            samples = store.read(number, 0, int(store.lengths[number]))
+            yield clip.id, record_of(clip, samples)
+
+    def _complete_report(self, store_name: str) -> None:
+        """Adds to report.json what a flat store does not know, and draws the histogram."""
+        path = Path(self.data_path) / "report.json"
+        report = json.loads(path.read_text()) | {"dataset": self.title, "store": store_name}
+        path.write_text(json.dumps(report, indent=2) + "\n")
+        lengths = json.loads(path.with_name("index.json").read_text())["lengths"]
+        plot_durations(lengths, self.title, path.with_name("durations.png"))
 
 
 class VocalisationBuilder(StoreBuilder):
     """A published dataset in a manual directory."""
 
     FACTS: ClassVar[Facts]
+    excluded: Container[str] = ()
+    """Ids of clips to leave out, with or without the dataset's name and a slash in front."""
+    on_beam: bool = False
+    """Decode on Apache Beam; TFDS's download configuration says with which runner."""
 
     @property
     def MANUAL_DOWNLOAD_INSTRUCTIONS(self) -> str:
@@ -161,16 +156,38 @@ class VocalisationBuilder(StoreBuilder):
             license=facts.licence,
         )
 
-    def _split_generators(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        scratch = Path(self.data_dir_root) / "extracted" / self.name
-        store = self.decode(Path(dl_manager.manual_dir), scratch)
-        shutil.rmtree(scratch, ignore_errors=True)
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        survey = self.survey(Path(dl_manager.manual_dir), self.scratch)
+        if self.on_beam:
+            from data_pipelines.builders.on_beam import DecodeClips
+
+            self._survey = survey
+            return {SPLIT: DecodeClips(survey.clips, survey.paths, str(self.data_path / ENTRIES))}
+        store = build_store(
+            Path(self.data_dir_root) / survey.store_name,
+            decode_clips(survey.clips, survey.paths, self.title),
+            rejected=survey.rejected,
+            **survey.about,
+        )
+        shutil.rmtree(self.scratch, ignore_errors=True)
         return {SPLIT: self._generate_examples(store)}
 
-    def decode(self, manual_dir: Path, scratch: Path) -> FlatStore:
-        """Find and decode the clips; goes on where a killed run stopped.
+    def _process_pipeline_result(self, pipeline_result: Any) -> None:
+        """Called by TFDS when Beam is done."""
+        from data_pipelines.builders.on_beam import read_entries
+
+        entries = read_entries(Path(self.data_path) / ENTRIES)
+        write_facts(Path(self.data_path), entries, self._survey.rejected, self._survey.about)
+        self._complete_report(self._survey.store_name)
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    @property
+    def scratch(self) -> Path:
+        """Where archives are extracted to, and removed from when the dataset is done."""
+        return Path(self.data_dir_root) / "extracted" / self.name
+
+    def survey(self, manual_dir: Path, scratch: Path) -> Survey:
+        """Find the clips; nothing is decoded.
 
         Args:
             manual_dir: The archive or its extracted tree, at any nesting and letter case.
@@ -180,71 +197,40 @@ class VocalisationBuilder(StoreBuilder):
             DataError: There is nothing of this dataset, or an archive is damaged.
         """
         files = ManualFiles(manual_dir, scratch)
-        found = _without_copies(list(self.find_clips(files)))
+        found = without_copies(list(self.find_clips(files)))
         if not found:
             raise DataError(
                 f"{manual_dir}: none of its {len(files.files)} files belongs to {self.title}; put"
                 f" there: {self.FACTS.obtain}"
             )
+        found = [self._unless_excluded(item) for item in found]
         kept = [(item.file, item.clip) for item in found if item.clip is not None]
         paths, clips = [file.path for file, _ in kept], [clip for _, clip in kept]
         claimed = {item.file.path for item in found}
         ignored = [file for file in files.files if file.path not in claimed]
         states = file_states([clip.source for clip in clips], paths)
-        key = store_name("prepared", self.title, [str(clip) for clip in clips], states)
-        return build_store(
-            Path(self.data_dir_root) / key,
-            decode_clips(clips, paths, self.title),
-            dataset=self.title,
-            class_names=self.class_names,
-            ignored_files=len(ignored),
-            ignored_audio=Counter("/".join(f.folders) or "." for f in ignored if f.is_audio),
+        return Survey(
+            paths=paths,
+            clips=clips,
             rejected=[
                 {"file": item.file.place, "reason": item.reason}
                 for item in found
                 if item.clip is None
             ],
-            expected=self.expected,
+            about={
+                "dataset": self.title,
+                "class_names": self.class_names,
+                "ignored_files": len(ignored),
+                "ignored_audio": Counter(
+                    "/".join(file.folders) or "." for file in ignored if file.is_audio
+                ),
+                "expected": self.expected,
+            },
+            store_name=store_name("prepared", self.title, [str(clip) for clip in clips], states),
         )
 
-
-def join(
-    audio: Iterable[File], rows: Mapping[str, Row], table: str
-) -> Iterator[tuple[File, Row] | Found]:
-    """Pairs of files and rows of a table by file name, in any letter case.
-
-    Args:
-        audio: Files, each of which should be in the table.
-        rows: By file name, in lower case.
-        table: Its name, for the reasons.
-
-    Yields:
-        A pair, or a rejection of a file without a row, or of a row without a file.
-    """
-    seen = set()
-    for file in audio:
-        name = file.name.lower()
-        seen.add(name)
-        if name in rows:
-            yield file, rows[name]
-        else:
-            yield Found(file, None, f"is not in {table}")
-    for name in sorted(rows.keys() - seen):
-        yield Found(File(Path(name), name), None, f"is in {table} but not among the files")
-
-
-def _without_copies(found: list[Found]) -> list[Found]:
-    """Turn all but the first clip of an id into rejections, as from an archive beside its tree."""
-    first: dict[str, File] = {}
-    unique = []
-    for item in found:
-        if item.clip is not None:
-            original = first.setdefault(item.clip.id, item.file)
-            if original is not item.file:
-                if filecmp.cmp(original.path, item.file.path, shallow=False):
-                    reason = f"is a copy of {original.place}"
-                else:
-                    reason = f"would have the id of {original.place}, whose content differs"
-                item = Found(item.file, None, reason)
-        unique.append(item)
-    return unique
+    def _unless_excluded(self, item: Found) -> Found:
+        ids = (item.clip.id, f"{self.name}/{item.clip.id}") if item.clip else ()
+        if any(clip_id in self.excluded for clip_id in ids):
+            return Found(item.file, None, "is on the list of clips to exclude")
+        return item

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from data_pipelines.builders.base import Facts, Found, VocalisationBuilder
+from data_pipelines.builders.base import Facts, VocalisationBuilder
 from data_pipelines.builders.files import ManualFiles
+from data_pipelines.builders.found import Found
 from data_pipelines.report import Expected
 
 # <speaker>_<class>_<trial>_<sex>_<age>_<location>_<quality>_<noise>

@@ -1,14 +1,17 @@
 """The files that a user has downloaded: archives or their extracted trees, at any nesting."""
 
 import csv
+import gzip
 import hashlib
 import io
 import json
 import logging
+import lzma
 import re
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +20,10 @@ from pathlib import Path
 from data_pipelines.flat_store import DataError
 from voc2vec_jax.audio import AUDIO_SUFFIXES
 
+DAMAGED = (
+    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
+    *(EOFError, RuntimeError),  # cut short; encrypted
+)
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 logger = logging.getLogger(__name__)
@@ -137,40 +144,55 @@ def _extract(archive: Path, scratch: Path) -> Path:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     try:
-        if zipfile.is_zipfile(archive):
+        if archive.suffix.lower() == ".zip":
             with zipfile.ZipFile(archive) as content:
                 content.extractall(unfinished)
         else:
             with tarfile.open(archive) as content:
                 content.extractall(unfinished, filter="data")
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, RuntimeError) as error:
+                # The checksum of gzip stands behind the end of the tar, where nobody else reads.
+                while content.fileobj and content.fileobj.read(2**20):
+                    pass
+    except DAMAGED as error:
         shutil.rmtree(unfinished, ignore_errors=True)
+        what = " ".join(str(error).split())  # tarfile writes a line for each compression
         raise DataError(
-            f"{archive}: cannot be extracted ({error}); download it again, or extract it by hand"
+            f"{archive}: cannot be extracted ({what}); download it again, or extract it by hand"
             " and leave the folder beside it"
         ) from error
     unfinished.rename(folder)
     return folder
 
 
-def read_rows(file: File, delimiter: str = ",") -> Sequence[dict[str, str]]:
+def read_rows(file: File, *columns: str) -> Sequence[dict[str, str]]:
     """Rows of a CSV, whose headers are reduced to lower-case letters and digits.
 
     A byte order mark, latin-1 text and blanks around cells, as in public copies, do no harm.
 
+    Args:
+        file: The table.
+        columns: Reduced headers that it has to have; every row has them then.
+
     Raises:
-        DataError: The file has no header.
+        DataError: A column is missing.
     """
     content = file.path.read_bytes()
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
         text = content.decode("latin-1")
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
-    header = next(rows, None)
-    if header is None:
-        raise DataError(f"{file.path}: is empty; download it again")
+    rows = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    header = next(rows, [])
     names = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in header]
+    missing = set(columns) - set(names)
+    if missing:
+        raise DataError(
+            f"{file.path}: line 1: no column {', '.join(sorted(missing))} among {header}; download"
+            " it again"
+        )
+    empty = dict.fromkeys(names, "")
     return [
-        dict(zip(names, (cell.strip() for cell in row), strict=False)) for row in rows if any(row)
+        empty | dict(zip(names, (cell.strip() for cell in row), strict=False))
+        for row in rows
+        if any(row)
     ]

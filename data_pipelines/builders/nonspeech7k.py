@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from data_pipelines.builders.base import Facts, Found, VocalisationBuilder, join
+from data_pipelines.builders.base import Facts, VocalisationBuilder
 from data_pipelines.builders.files import ManualFiles, read_rows
+from data_pipelines.builders.found import Found, join
 from data_pipelines.report import Expected
 
 MISSPELT = {"yawm": "yawn"}
@@ -40,7 +41,7 @@ class Nonspeech7k(VocalisationBuilder):
             table = files.one_named(
                 rf"metadata of {fold} set ?\.csv", f"metadata of the {fold} set"
             )
-            for row in read_rows(table):
+            for row in read_rows(table, "filename", "classname", "fileid", "source"):
                 rows[row["filename"].lower()] = (fold, row)
         for pair in join(files.audio(), rows, "the metadata"):
             if isinstance(pair, Found):

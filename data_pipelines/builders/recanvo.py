@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from data_pipelines.builders.base import Facts, Found, VocalisationBuilder, join
+from data_pipelines.builders.base import Facts, VocalisationBuilder
 from data_pipelines.builders.files import ManualFiles, read_rows
+from data_pipelines.builders.found import Found, join
 from data_pipelines.report import Expected
 
 
@@ -32,7 +33,8 @@ class Recanvo(VocalisationBuilder):
     def find_clips(self, files: ManualFiles) -> Iterator[Found]:
         """The clips that the table lists."""
         table = files.one_named(r"dataset_file_directory\.csv", "table of the clips")
-        rows = {row["filename"].lower(): row for row in read_rows(table)}
+        listed = read_rows(table, "filename", "participant", "label")
+        rows = {row["filename"].lower(): row for row in listed}
         for pair in join(files.audio(), rows, table.name):
             if isinstance(pair, Found):
                 yield pair

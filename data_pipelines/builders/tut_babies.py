@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from data_pipelines.builders.base import Facts, Found, VocalisationBuilder
+from data_pipelines.builders.base import Facts, VocalisationBuilder
 from data_pipelines.builders.files import ManualFiles
+from data_pipelines.builders.found import Found
 from data_pipelines.report import Expected
 
 NAME = re.compile(r"mixture_(?P<fold>devtrain|devtest|evaltest)_babycry_.+")

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from data_pipelines.builders.base import Facts, Found, VocalisationBuilder
+from data_pipelines.builders.base import Facts, VocalisationBuilder
 from data_pipelines.builders.files import ManualFiles, read_rows
+from data_pipelines.builders.found import Found
 from data_pipelines.report import Expected
 
 NAME = re.compile(r".+ - (?P<id>\d+)")
@@ -53,7 +54,7 @@ class Vocalsketch(VocalisationBuilder):
         participants = {
             row["filename"].lower(): row["participantid"]
             for table in files.named(r"vocal_imita[a-z]+(_set2)?\.csv")
-            for row in read_rows(table)
+            for row in read_rows(table, "filename", "participantid")
         }
         for file in files.audio():
             if not any(FOLDER.fullmatch(folder) for folder in file.folders):

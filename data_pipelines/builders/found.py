@@ -1,0 +1,64 @@
+"""Files that belong to a dataset: paired with the rows of a table, and freed of copies."""
+
+import filecmp
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from data_pipelines.builders.files import File
+from data_pipelines.flat_store import Clip
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file that belongs to the dataset."""
+
+    file: File
+    clip: Clip | None
+    reason: str = ""
+    """Why there is no clip."""
+
+
+def join(
+    audio: Iterable[File], rows: Mapping[str, Row], table: str
+) -> Iterator[tuple[File, Row] | Found]:
+    """Pairs of files and rows of a table by file name, in any letter case.
+
+    Args:
+        audio: Files, each of which should be in the table.
+        rows: By file name, in lower case.
+        table: Its name, for the reasons.
+
+    Yields:
+        A pair, or a rejection of a file without a row, or of a row without a file.
+    """
+    seen = set()
+    for file in audio:
+        name = file.name.lower()
+        seen.add(name)
+        if name in rows:
+            yield file, rows[name]
+        else:
+            yield Found(file, None, f"is not in {table}")
+    for name in sorted(rows.keys() - seen):
+        yield Found(File(Path(name), name), None, f"is in {table} but not among the files")
+
+
+def without_copies(found: list[Found]) -> list[Found]:
+    """Turn all but the first clip of an id into rejections, as from an archive beside its tree."""
+    first: dict[str, File] = {}
+    unique = []
+    for item in found:
+        if item.clip is not None:
+            original = first.setdefault(item.clip.id, item.file)
+            if original is not item.file:
+                if filecmp.cmp(original.path, item.file.path, shallow=False):
+                    reason = f"is a copy of {original.place}"
+                else:
+                    reason = f"would have the id of {original.place}, whose content differs"
+                item = Found(item.file, None, reason)
+        unique.append(item)
+    return unique

@@ -1,0 +1,97 @@
+"""Which clips of a pre-training corpus are in an evaluation corpus too, re-encoded or not.
+
+A and B are prepared datasets, mixtures of them (`voc125`, `nnime+vocalsound`) or folders of audio.
+Clips are compared by their samples and by an audio fingerprint that survives resampling, mp3, a
+change of loudness and the loss of up to half a second.
+
+Examples:
+    python -m tools.find_overlap voc125 donate_a_cry --out overlap/
+    python -m tools.prepare_data vocalsound --exclude overlap/exclude.txt --overwrite
+"""
+
+import csv
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from data_pipelines.flat_store import DataError, FlatStore
+from data_pipelines.overlap import Overlap, find_overlaps
+from data_pipelines.sources import default_data_dir, open_corpus
+from voc2vec_jax.config import ConfigError, DataConfig
+
+DONE, FAILED, WRONG_USAGE, BAD_DATA = 0, 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Writes overlap.csv (pairs), exclude.txt (ids of A) and report.json."""
+
+    a: Annotated[str, tyro.conf.Positional]
+    """The corpus to take clips out of: dataset, mixture or folder."""
+    b: Annotated[str, tyro.conf.Positional]
+    """The corpus to protect."""
+    out: Path = Path("overlap")
+    """Gets the three files."""
+    data_dir: Path | None = None
+    """Where datasets are prepared; default `$VOC2VEC_DATA_DIR`, else `~/.cache/voc2vec_jax`."""
+
+
+def _open(name: str, data_dir: Path) -> FlatStore:
+    if Path(name).is_dir():
+        return open_corpus(DataConfig(folder=name, data_dir=str(data_dir)))
+    return open_corpus(DataConfig(name=name, data_dir=str(data_dir)))
+
+
+def find(arguments: Arguments) -> None:
+    """Does what the command line asks for; see `sources.open_corpus` for what it raises."""
+    data_dir = (arguments.data_dir or default_data_dir()).expanduser()
+    a, b = (_open(name, data_dir) for name in (arguments.a, arguments.b))
+    overlaps = find_overlaps(a, b)
+    excluded = sorted({overlap.a for overlap in overlaps})
+    report = {
+        "a": {"name": arguments.a, "clips": len(a.ids), "in_b": len(excluded)},
+        "b": {
+            "name": arguments.b,
+            "clips": len(b.ids),
+            "in_a": len({overlap.b for overlap in overlaps}),
+        },
+        "pairs": dict(Counter(overlap.kind for overlap in overlaps)),
+    }
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with open(arguments.out / "overlap.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Overlap)])
+        writer.writeheader()
+        writer.writerows(asdict(overlap) for overlap in overlaps)
+    (arguments.out / "exclude.txt").write_text("".join(f"{clip}\n" for clip in excluded))
+    (arguments.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(json.dumps(report, indent=2))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code (see the README)."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        find(
+            tyro.cli(
+                Arguments,
+                args=sys.argv[1:] if argv is None else list(argv),
+                description=__doc__,
+                prog="python -m tools.find_overlap",
+            )
+        )
+    except (ConfigError, DataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        codes = {ConfigError: WRONG_USAGE, DataError: BAD_DATA}
+        return next((code for kind, code in codes.items() if isinstance(error, kind)), FAILED)
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
