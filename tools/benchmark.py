@@ -4,7 +4,8 @@ Each side runs in a process of its own that never loads the other framework, on 
 the same weights. Repetitions alternate (ours, theirs, theirs, ours, …), and each pair gives a
 ratio, so that what else the machine does meets both. Compilation and a first run are left out and
 reported apart. Loading takes a fresh pair of processes per repetition, of files that the system has
-in memory. Needs PyTorch and transformers: pip install 'voc2vec-jax[torch]' transformers
+in memory, and ends when every weight has been read once, since PyTorch only maps the file. Needs
+PyTorch and transformers: pip install 'voc2vec-jax[torch]' transformers
 
 Examples:
   python -m tools.benchmark all --pairs 5 --json out.json

@@ -58,7 +58,8 @@ def _model(given: Work, folder: str) -> Any:
 
 
 def _load(given: Work, folder: str) -> float:
-    return float(sum(value.numel() for value in _model(given, folder).parameters()))
+    values = (value.detach().reshape(-1) for value in _model(given, folder).parameters())
+    return float(sum(float(torch.vdot(value, value)) for value in values))
 
 
 def _inference(given: Work, folder: str) -> Callable[[], float]:
