@@ -116,7 +116,8 @@ def from_pretrained(
     tensors, ledger = _fill(
         held, chosen, config, drop_heads=chosen is not own, replace_heads=fresh_head
     )
-    params = {path: jax.numpy.asarray(value) for path, value in tensors.items()}
+    # Popped, so that no more than one tensor is there twice.
+    params = {path: jax.numpy.asarray(tensors.pop(path)) for path in list(tensors)}
     params |= _fresh(chosen, config, ledger.new, seed)
     if ledger.new or ledger.dropped:
         log.warning("%s as %s: %s", held.place, chosen.__name__, ledger)

@@ -1,6 +1,7 @@
 """The weight files of a Hugging Face folder as NumPy arrays, and back: whole or in shards."""
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from voc2vec_jax.convert import Tensors
 from voc2vec_jax.torch_files import CheckpointError, read_torch
@@ -27,8 +28,36 @@ MAX_SHARD_BYTES = 5_000_000_000
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 
 
-def read_tensors(folder: Path) -> Tensors:
-    """All tensors of a folder, in the dtypes that it has.
+class SafetensorsFiles(Mapping[str, np.ndarray]):
+    """Tensors that stay in their files until they are asked for, one at a time.
+
+    Args:
+        files: The file of every tensor, by its name.
+
+    Raises:
+        CheckpointError: On access: the file has been damaged, or NumPy lacks the tensor's type.
+    """
+
+    def __init__(self, files: Mapping[str, Path]):
+        self._files = files
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        path = self._files[name]
+        # Opened anew each time: as long as a file is open, all that was read of it counts as
+        # memory of this process.
+        with _opened(path) as file:
+            tensor: np.ndarray = file.get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def read_tensors(folder: Path) -> Mapping[str, np.ndarray]:
+    """All tensors of a folder, in the dtypes that it has, read when they are asked for.
 
     Looks for `model.safetensors`, `model.safetensors.index.json` with its shards,
     `pytorch_model.bin` and `pytorch_model.bin.index.json` with its shards, in this order.
@@ -38,7 +67,9 @@ def read_tensors(folder: Path) -> Tensors:
             together; all shards or tensors concerned are listed.
     """
     if (folder / SAFETENSORS).is_file():
-        return _read_safetensors(folder / SAFETENSORS)
+        return SafetensorsFiles(
+            dict.fromkeys(_safetensors_names(folder / SAFETENSORS), folder / SAFETENSORS)
+        )
     if (folder / SAFETENSORS_INDEX).is_file():
         return _read_shards(folder / SAFETENSORS_INDEX)
     if (folder / TORCH_BIN).is_file():
@@ -138,7 +169,7 @@ def _part(path: Path) -> Path:
     return path.with_name(path.name + ".part")
 
 
-def _read_shards(index: Path) -> Tensors:
+def _read_shards(index: Path) -> Mapping[str, np.ndarray]:
     """Everything is checked by the files' headers before the first tensor is read."""
     promised = _read_index(index)
     missing = sorted(name for name in promised if not (index.parent / name).is_file())
@@ -160,10 +191,11 @@ def _read_shards(index: Path) -> Tensors:
             f"{index}: its shards are not those that it describes; download them again:\n  "
             + "\n  ".join(problems)
         )
-    tensors: Tensors = {}
-    for name in promised:
-        tensors.update(states[name] if torch else _read_safetensors(index.parent / name))
-    return tensors
+    if torch:
+        return {tensor: value for state in states.values() for tensor, value in state.items()}
+    return SafetensorsFiles(
+        {tensor: index.parent / name for name, names in promised.items() for tensor in names}
+    )
 
 
 def _read_index(index: Path) -> dict[str, set[str]]:
@@ -189,23 +221,31 @@ def _read_index(index: Path) -> dict[str, set[str]]:
 
 
 def _safetensors_names(path: Path) -> list[str]:
+    """Of a file that holds nothing which cannot be read: one tensor of each type is."""
+    smallest: dict[str, tuple[int, str]] = {}
+    with _opened(path) as file:
+        names: list[str] = list(file.keys())
+        for name in names:
+            header = file.get_slice(name)
+            size, dtype = math.prod(header.get_shape()), header.get_dtype()
+            smallest[dtype] = min(smallest.get(dtype, (size, name)), (size, name))
+        for _, name in smallest.values():
+            file.get_tensor(name)
+    return names
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file; whatever goes wrong inside the block is said of it."""
     try:
         with safe_open(path, "numpy") as file:
-            return list(file.keys())
-    except (SafetensorError, ValueError, TypeError, OSError) as error:
-        raise _damaged(path, error) from None
-
-
-def _read_safetensors(path: Path) -> Tensors:
-    try:
-        tensors: Tensors = load_file(path)
+            yield file
     except (SafetensorError, ValueError, TypeError, OSError) as error:
         raise _damaged(path, error) from None
     except AttributeError as error:  # 8-bit and smaller floats have no NumPy type
         raise CheckpointError(
             f"{path}: holds a type that NumPy lacks ({error}); save it as float32"
         ) from None
-    return tensors
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:

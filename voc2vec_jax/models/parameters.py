@@ -4,6 +4,7 @@ NNX describes a model once; training, checkpoints, sharding and conversion then 
 `{"encoder.layers.0.attention.q_proj.kernel": array, ...}` with ordinary JAX.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -34,7 +35,18 @@ def merge(graphdef: nnx.GraphDef[ModelT], params: Params) -> ModelT:
 def describe(
     architecture: Callable[..., ModelT], config: Any
 ) -> tuple[nnx.GraphDef[ModelT], AbstractParams]:
-    """Description and parameter shapes of a model, without allocating it."""
+    """Description and parameter shapes of a model, without allocating it.
+
+    Tracing a full-size model takes a second; the last few are remembered.
+    """
+    graphdef, abstract = _describe(architecture, config)
+    return graphdef, dict(abstract)
+
+
+@functools.lru_cache(maxsize=8)
+def _describe(
+    architecture: Callable[..., ModelT], config: Any
+) -> tuple[nnx.GraphDef[ModelT], AbstractParams]:
     graphdef, state = nnx.split(
         nnx.eval_shape(lambda: architecture(config, rngs=nnx.Rngs(0))), nnx.Param
     )
