@@ -11,7 +11,10 @@ INSTALLED = ("voc2vec_jax", "data_pipelines")
 CHECKOUT_ONLY = ("tools", "configs", "tests", "conftest")
 """Folders that an installed package does not bring, so that nothing may need them."""
 
-LIGHT = {f"voc2vec_jax.{name}" for name in ("config", "model_config", "audio", "audio_decode")}
+LIGHT = {
+    f"voc2vec_jax.{name}"
+    for name in ("config", "model_config", "run_config", "audio", "audio_decode")
+}
 """What the data pipeline and `--help` load; no JAX in it."""
 BELOW_MODELS = LIGHT | {"voc2vec_jax"}
 """What models may use besides each other."""
