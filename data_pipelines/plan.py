@@ -147,6 +147,11 @@ def _fill_buckets(bucket_of_window: NDArray[np.int64], data: DataConfig) -> list
     return buckets
 
 
+def long_enough(lengths: NDArray[np.integer], data: DataConfig) -> NDArray[np.bool_]:
+    """[clips] bool, which of the clips of `lengths` samples are at least `min_seconds` long."""
+    return np.asarray(lengths) >= round(data.min_seconds * SAMPLE_RATE)
+
+
 class BatchPlan:
     """The batches of a corpus, each a pure function of (seed, step).
 
@@ -159,6 +164,7 @@ class BatchPlan:
         lengths: [clips] samples in each clip at 16 kHz.
         data: which clips are long enough, the buckets and the batch size.
         seed: below 2**32; another seed is another order, and other cuts of long clips.
+        chosen: [clips] bool, the clips that this plan is about; None for all.
 
     Raises:
         DataError: no clip is as long as `data.min_seconds`.
@@ -170,16 +176,23 @@ class BatchPlan:
         windows_per_epoch: windows, each heard once in an epoch.
         repeats_per_epoch: rows that hear a window of the epoch again.
         batches_per_epoch: a constant of the corpus and the configuration.
-        corpus_seconds: duration of all clips, dropped ones included.
+        corpus_seconds: duration of all chosen clips, dropped ones included.
         heard_seconds_per_epoch: duration of what an epoch hears, repeats not counted.
         padding_share: expected share of padding among all samples of an epoch's batches.
         shapes: the (batch, samples) shapes that occur, shortest bucket first.
     """
 
-    def __init__(self, lengths: NDArray[np.integer], data: DataConfig, seed: int) -> None:
+    def __init__(
+        self,
+        lengths: NDArray[np.integer],
+        data: DataConfig,
+        seed: int,
+        chosen: NDArray[np.bool_] | None = None,
+    ) -> None:
         samples = np.asarray(lengths, np.int64)
         assert samples.ndim == 1
-        kept = np.flatnonzero(samples >= round(data.min_seconds * SAMPLE_RATE))
+        chosen = np.ones(len(samples), bool) if chosen is None else chosen
+        kept = np.flatnonzero(chosen & long_enough(samples, data))
         if len(kept) == 0:
             raise DataError(
                 f"data.min_seconds={data.min_seconds}: none of the {len(samples)} clips is as long"
@@ -188,8 +201,8 @@ class BatchPlan:
             )
         self.seed = seed
         self.clips = len(kept)
-        self.dropped_short = len(samples) - len(kept)
-        self.corpus_seconds = float(samples.sum()) / SAMPLE_RATE
+        self.dropped_short = int(chosen.sum()) - len(kept)
+        self.corpus_seconds = float(samples[chosen].sum()) / SAMPLE_RATE
         self.heard_seconds_per_epoch = float(samples[kept].sum()) / SAMPLE_RATE
 
         self._windows = _cut(kept, samples[kept], data)
