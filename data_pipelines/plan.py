@@ -104,6 +104,11 @@ def _cut(kept: NDArray[np.int64], lengths: NDArray[np.int64], data: DataConfig) 
     )
 
 
+def long_enough(lengths: NDArray[np.integer], data: DataConfig) -> NDArray[np.bool_]:
+    """[clips] bool, which of the clips of `lengths` samples are at least `min_seconds` long."""
+    return np.asarray(lengths) >= round(data.min_seconds * SAMPLE_RATE)
+
+
 class BatchPlan:
     """The batches of a corpus, each a pure function of (seed, step).
 
@@ -117,6 +122,7 @@ class BatchPlan:
         data: which clips are long enough, the buckets and the batch size.
         seed: below 2**32; another seed is another order, and other cuts of long clips.
         rates: [clips] how often an epoch hears each clip on average, above 0; once if None.
+        chosen: [clips] bool, the clips that this plan is about; None for all.
 
     Raises:
         DataError: no clip is as long as `data.min_seconds`.
@@ -128,7 +134,7 @@ class BatchPlan:
         windows_per_epoch: windows that an epoch hears; without a mixture each once.
         repeats_per_epoch: rows that hear a window of the epoch again.
         batches_per_epoch: a constant of the corpus and the configuration.
-        corpus_seconds: duration of all clips, dropped ones included.
+        corpus_seconds: duration of all chosen clips, dropped ones included.
         heard_seconds_per_epoch: duration of what an epoch hears, repeats not counted.
         padding_share: expected share of padding among all samples of an epoch's batches.
         shapes: the (batch, samples) shapes that occur, shortest bucket first.
@@ -140,10 +146,12 @@ class BatchPlan:
         data: DataConfig,
         seed: int,
         rates: NDArray[np.float64] | None = None,
+        chosen: NDArray[np.bool_] | None = None,
     ) -> None:
         samples = np.asarray(lengths, np.int64)
         assert samples.ndim == 1
-        kept = np.flatnonzero(samples >= round(data.min_seconds * SAMPLE_RATE))
+        chosen = np.ones(len(samples), bool) if chosen is None else chosen
+        kept = np.flatnonzero(chosen & long_enough(samples, data))
         if len(kept) == 0:
             raise DataError(
                 f"data.min_seconds={data.min_seconds}: none of the {len(samples)} clips is as long"
@@ -152,8 +160,8 @@ class BatchPlan:
             )
         self.seed = seed
         self.clips = len(kept)
-        self.dropped_short = len(samples) - len(kept)
-        self.corpus_seconds = float(samples.sum()) / SAMPLE_RATE
+        self.dropped_short = int(chosen.sum()) - len(kept)
+        self.corpus_seconds = float(samples[chosen].sum()) / SAMPLE_RATE
 
         self._windows = _cut(kept, samples[kept], data)
         clip_rates = np.ones(len(samples)) if rates is None else np.asarray(rates, np.float64)

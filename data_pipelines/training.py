@@ -5,8 +5,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+import numpy as np
+
+from data_pipelines.held_out import held_out
 from data_pipelines.pipeline import Batch, batches
-from data_pipelines.plan import BatchPlan
+from data_pipelines.plan import BatchPlan, long_enough
 from data_pipelines.sources import open_corpus
 from data_pipelines.store import FlatStore
 from data_pipelines.voc125 import mixture_rates
@@ -18,11 +21,13 @@ PLACES = ("name", "folder", "table", "data_dir")
 
 @dataclass(frozen=True, eq=False)
 class TrainingCorpus:
-    """A corpus under a plan; see `voc2vec_jax.trainer.TrainingData`."""
+    """A corpus under a plan; see `voc2vec_jax.start.TrainingData`."""
 
     store: FlatStore
     plan: BatchPlan
     data: DataConfig
+    eval_plan: BatchPlan | None = None
+    """Of the clips that are held out, if any are."""
 
     @property
     def fingerprint(self) -> str:
@@ -36,9 +41,30 @@ class TrainingCorpus:
         """Updates in which the whole corpus is heard."""
         return self.plan.batches_per_epoch
 
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Clips in a batch, each number that occurs."""
+        plans = (self.plan, self.eval_plan) if self.eval_plan else (self.plan,)
+        return tuple(sorted({rows for plan in plans for rows, _ in plan.shapes}))
+
+    @property
+    def corpus_hours(self) -> float:
+        """Duration of all clips that are trained on."""
+        return self.plan.heard_seconds_per_epoch / 3600
+
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
         """The batches of the updates from `start_step` up to `stop_step`, in order."""
         return batches(self.store, self.plan, self.data, start_step=start_step, stop_step=stop_step)
+
+    def eval_batches(self) -> Iterator[Batch]:
+        """The held-out clips, always in the same batches and windows.
+
+        The last batch of each length is filled up with clips that are heard a second time.
+        """
+        if self.eval_plan is None:
+            return iter(())
+        stop = self.eval_plan.batches_per_epoch
+        return batches(self.store, self.eval_plan, self.data, start_step=0, stop_step=stop)
 
     def summary(self) -> str:
         """What is in the corpus, where it lies, and what an epoch hears of it."""
@@ -49,7 +75,10 @@ class TrainingCorpus:
                 f"corpus={directory} unreadable_files={len(report['dropped'])}"
                 f" ignored_files={report['ignored_files']} (see report.json)"
             )
-        return "\n".join([*lines, self.plan.summary()])
+        lines.append(self.plan.summary())
+        if self.eval_plan is not None:
+            lines.append(f"held out: {self.eval_plan.summary()}")
+        return "\n".join(lines)
 
 
 def open_training_corpus(data: DataConfig, seed: int) -> TrainingCorpus:
@@ -57,7 +86,7 @@ def open_training_corpus(data: DataConfig, seed: int) -> TrainingCorpus:
 
     Args:
         data: What to read and how to batch it.
-        seed: Decides the order of batches and the cuts of long clips.
+        seed: Decides the order of batches, the cuts of long clips and what is held out.
 
     Raises:
         ConfigError: No such corpus, or rules that cannot work on it.
@@ -65,4 +94,13 @@ def open_training_corpus(data: DataConfig, seed: int) -> TrainingCorpus:
     """
     store = open_corpus(data)
     rates = mixture_rates(store, data.mixture_temperature)
-    return TrainingCorpus(store, BatchPlan(store.lengths, data, seed, rates), data)
+    usable = long_enough(store.lengths, data)
+    if data.eval_share == 0 or not np.any(usable):
+        return TrainingCorpus(store, BatchPlan(store.lengths, data, seed, rates), data)
+    held = held_out(store.ids, store.groups, usable, data.eval_share, seed)
+    return TrainingCorpus(
+        store,
+        BatchPlan(store.lengths, data, seed, rates, ~held),
+        data,
+        BatchPlan(store.lengths, data, seed, chosen=held),
+    )

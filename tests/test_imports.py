@@ -13,7 +13,14 @@ CHECKOUT_ONLY = ("tools", "configs", "tests", "conftest")
 
 LIGHT = {
     f"voc2vec_jax.{name}"
-    for name in ("config", "model_config", "recipe_config", "audio", "audio_decode")
+    for name in (
+        "config",
+        "model_config",
+        "recipe_config",
+        "run_config",
+        "audio",
+        "audio_decode",
+    )
 }
 """What the data pipeline and `--help` load; no JAX in it."""
 BELOW_MODELS = LIGHT | {"voc2vec_jax"}

@@ -279,9 +279,8 @@ def fresh_loss(
 ) -> tuple[jax.Array, jax.Array, Metrics]:
     """The first loss of a fresh model."""
     batch = {"waveform": jnp.asarray(waveform), "lengths": jnp.asarray(lengths)}
-    return jax.jit(
-        lambda: task.loss(task.init(jax.random.key(0)), batch, jax.random.key(1), jnp.asarray(0))
-    )()
+    draws = task.draw(batch["lengths"], waveform.shape[1], jax.random.key(1))
+    return jax.jit(lambda: task.loss(task.init(jax.random.key(0)), batch, draws, jnp.asarray(0)))()
 
 
 @pytest.mark.parametrize("lengths", [[400, 719], [400, 720, 1_500, 3_280]])

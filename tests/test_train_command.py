@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from voc2vec_jax import from_pretrained
 from voc2vec_jax.config import Config
+from voc2vec_jax.metrics import read_metrics
 from voc2vec_jax.train import BAD_DATA, DONE, FAILED, PREEMPTED, WRONG_USAGE, main
 
 ROOT = Path(__file__).parents[1]
@@ -30,10 +31,13 @@ def get_config():
             num_codevectors_per_group=4, codevector_dim=8, proj_codevector_dim=8, num_negatives=5,
         ),
         data=DataConfig(
-            max_seconds=1.0, bucket_seconds=(0.5, 1.0), batch_seconds=8.0, batch_multiple=4
+            max_seconds=1.0, bucket_seconds=(0.5, 1.0), batch_seconds=8.0, batch_multiple=4,
+            eval_share=0.2,
         ),
         optim=OptimConfig(learning_rate=1e-3, warmup_steps=2),
-        train=TrainConfig(num_steps=60, log_every_steps=5, checkpoint_every_steps=10),
+        train=TrainConfig(
+            num_steps=60, log_every_steps=5, eval_every_steps=20, checkpoint_every_steps=10
+        ),
     )
 
 def nothing():
@@ -103,12 +107,16 @@ def undisturbed(place: Path) -> Path:
     workdir = place / "undisturbed"
     output = finish(command(place, workdir))
     assert "step=60/60 loss=" in output
-    assert "12 clips" in output or "clips=12" in output
+    assert "\nclips=10 " in output
+    assert "held out: clips=2 " in output
+    assert "exporting the parameters after step 60" in output
     return workdir
 
 
 def test_a_run_leaves_what_it_promises(undisturbed: Path) -> None:
     assert [entry["step"] for entry in figures(undisturbed)] == list(range(5, 61, 5))
+    evaluated = [entry["step"] for entry in figures(undisturbed) if "eval_loss" in entry]
+    assert evaluated == [20, 40, 60]
     assert {path.name for path in (undisturbed / "export").iterdir()} == {
         "config.json",
         "model.safetensors",
@@ -146,6 +154,40 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(
     for name in ("model.safetensors", "config.json", "README.md", "preprocessor_config.json"):
         ours = (tmp_path / "export" / name).read_bytes()
         assert ours == (undisturbed / "export" / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments_leave_no_trace(place: Path, tmp_path: Path) -> None:
+    """Wherever they fall: in start-up, an update, a log line, a save or the export."""
+    steps = ("--train.num-steps", "600", "--train.checkpoint-every-steps", "10")
+    quiet = tmp_path / "quiet"
+    began = time.monotonic()
+    finish(command(place, quiet, *steps))
+    whole = time.monotonic() - began
+    loop = read_metrics(quiet / "metrics.jsonl")[-1]["time_elapsed_seconds"]
+    start_up = whole - loop
+
+    killed, random, workdir = 0, np.random.default_rng(0), tmp_path / "killed"
+    reached = []
+    while killed < 10:
+        process = start(command(place, workdir, *steps))
+        try:
+            process.communicate(timeout=start_up * random.uniform(0.5, 1.1) + loop / 12)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            killed += 1
+            done = [int(p.name) for p in workdir.glob("checkpoints/*") if p.name.isdigit()]
+            reached.append(max(done, default=0))
+        else:
+            break
+    print(f"killed {killed} times, newest checkpoints then: {reached}")
+    assert killed == 10, "the run was over before it could be killed often enough"
+    assert max(reached) > 0, "it was never killed while training"
+    finish(command(place, workdir, *steps))
+    assert figures(workdir) == figures(quiet)
+    for path in (quiet / "export").iterdir():
+        assert (workdir / "export" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_another_seed_gives_another_export(place: Path, undisturbed: Path, tmp_path: Path) -> None:

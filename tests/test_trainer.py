@@ -27,7 +27,7 @@ from voc2vec_jax.config import (
     OptimConfig,
     TrainConfig,
 )
-from voc2vec_jax.metrics import MetricsFile, Window, read_metrics
+from voc2vec_jax.metrics import PARTS, MetricsFile, Window, read_metrics
 from voc2vec_jax.tasks import Wav2Vec2Task
 from voc2vec_jax.trainer import PreemptedError, TrainingDivergedError, fit
 from voc2vec_jax.update import Training
@@ -56,6 +56,8 @@ class Clips:
     """Training data made of noise, that fails or stops the process where it is told to."""
 
     batches_per_epoch = 4
+    batch_sizes = (4,)
+    corpus_hours = 0.01
 
     def __init__(self, fingerprint: str = "noise"):
         self.fingerprint = fingerprint
@@ -71,6 +73,11 @@ class Clips:
             waveform = np.pad(waveform, ((0, 0), (0, 4_000 - waveform.shape[1])))
             if step == self.poison_at:
                 waveform[1, 7] = np.nan
+            yield {"waveform": waveform, "lengths": lengths}
+
+    def eval_batches(self) -> Iterator[dict[str, np.ndarray]]:
+        for index in range(2):
+            waveform, lengths = clips([4_000, 2_500, 1_000, 700], seed=100 + index)
             yield {"waveform": waveform, "lengths": lengths}
 
 
@@ -101,6 +108,27 @@ def test_every_logged_step_stands_once_with_its_loss(
     assert [entry["step"] for entry in entries] == [2, 4, 6, 8, 9]
     assert all(isinstance(entry["loss"], float) for entry in entries)
     assert entries[-1]["epoch"] == 9 / 4
+    heard = sum(int(batch["lengths"].sum()) for batch in Clips().batches(0, 9))
+    assert entries[-1]["hours_heard"] == pytest.approx(heard / 16_000 / 3_600)
+    assert entries[-1]["corpus_hours"] == 0.01
+
+
+def test_a_log_line_says_where_the_time_went(undisturbed: tuple[dict[str, bytes], Path]) -> None:
+    entries = read_metrics(undisturbed[1] / "metrics.jsonl")
+    spent = {part: [entry[f"time_{part}_seconds"] for entry in entries] for part in PARTS}
+    assert spent["step"][0] == max(spent["step"]), "the first one compiles"
+    assert sum(map(sum, spent.values())) <= entries[-1]["time_elapsed_seconds"] + 0.1
+    # A checkpoint is written after the line of its own step.
+    assert [seconds > 0 for seconds in spent["checkpoint"]] == [False, False, True, False, True]
+    assert sum(spent["evaluation"]) == 0
+    assert {entry["time_compiled_programs"] for entry in entries} == {1}
+
+
+def test_the_same_seed_gives_the_same_run(
+    undisturbed: tuple[dict[str, bytes], Path], tmp_path: Path
+) -> None:
+    assert run(tmp_path, Clips()) == undisturbed[0]
+    assert figures(tmp_path) == figures(undisturbed[1])
 
 
 @pytest.mark.parametrize("way", ["failure", "signal"])
@@ -144,7 +172,8 @@ def test_another_seed_gives_another_model(
 def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
     data = Clips()
     data.poison_at = 5
-    with pytest.raises(TrainingDivergedError, match=r"update 5 \(last checkpoint: step 4\)"):
+    message = r"update 5 \(last checkpoint: step 4\).* after step 4, .* up to step 6\."
+    with pytest.raises(TrainingDivergedError, match=message):
         run(tmp_path, data)
     assert [entry["step"] for entry in figures(tmp_path)] == [2, 4]
     with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
@@ -223,6 +252,21 @@ def test_a_full_disk_stops_the_run_and_spares_the_checkpoint_before(
     assert run(tmp_path, Clips()) == undisturbed[0]
 
 
+def test_the_best_checkpoint_outlives_the_newest(tmp_path: Path) -> None:
+    state = {"params": {"a": jax.numpy.zeros(2)}}
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        for step in range(1, 7):
+            checkpoints.save(step, state, {}, best=2 if step >= 2 else None)
+    assert sorted(int(path.name) for path in tmp_path.iterdir()) == [2, 5, 6]
+
+
+def test_batches_that_do_not_divide_are_refused_before_anything_is_done(tmp_path: Path) -> None:
+    train = dataclasses.replace(CONFIG.train, accumulate_steps=2)
+    with pytest.raises(ConfigError, match=r"4 clips does not divide over 2 micro-batches × data"):
+        run(tmp_path, Clips(), dataclasses.replace(CONFIG, train=train))
+    assert not (tmp_path / "config.json").exists()
+
+
 def test_the_state_is_donated(undisturbed: tuple[dict[str, bytes], Path]) -> None:
     """Without it two copies of parameters and moments would live through every update."""
     training = Training(CONFIG, Wav2Vec2Task(CONFIG), sharding.build_mesh(CONFIG.mesh))
@@ -230,22 +274,6 @@ def test_the_state_is_donated(undisturbed: tuple[dict[str, bytes], Path]) -> Non
     batch = sharding.place_batch(next(Clips().batches(0, 1)), training.mesh)
     training.step(state, batch)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
-
-
-def losses_on(mesh_config: MeshConfig, devices: int, steps: int) -> list[float]:
-    config = dataclasses.replace(CONFIG, mesh=mesh_config)
-    mesh = sharding.build_mesh(mesh_config, jax.devices()[:devices])
-    training = Training(config, Wav2Vec2Task(config), mesh)
-    state, losses = training.initial_state(), []
-    for batch in Clips().batches(0, steps):
-        state, metrics = training.step(state, sharding.place_batch(batch, mesh))
-        losses.append(float(metrics["loss"].total) / float(metrics["loss"].count))
-    return losses
-
-
-def test_losses_do_not_depend_on_the_mesh() -> None:
-    one = losses_on(MeshConfig(), 1, steps=6)
-    assert losses_on(MeshConfig(data=2, fsdp=2), 4, steps=6) == pytest.approx(one, rel=1e-5)
 
 
 def test_a_checkpoint_moves_to_another_mesh(

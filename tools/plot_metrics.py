@@ -6,10 +6,10 @@ from typing import Annotated
 
 import tyro
 
-from voc2vec_jax.metrics import read_metrics
+from voc2vec_jax.metrics import read_events, read_metrics
 from voc2vec_jax.plots import plot_metrics
 
-COLUMNS = ("step", "loss", "contrastive_loss", "accuracy", "code_perplexity")
+COLUMNS = ("step", "loss", "contrastive_loss", "eval_loss", "accuracy", "code_perplexity")
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,19 @@ def main() -> None:
         raise SystemExit(f"error: {path}: not found; is {arguments.workdir} a --workdir?")
     entries = read_metrics(path)
     png = arguments.workdir / "curves.png"
-    plot_metrics(entries, png)
+    alarms = read_events(path, "collapse_alarm")
+    plot_metrics(entries, png, [event["step"] for event in alarms])
     if arguments.table:
         print("  ".join(f"{name:>16}" for name in COLUMNS))
         for entry in entries[:: max(len(entries) // 10, 1)]:
-            print("  ".join(f"{entry.get(name) or 0:16.5g}" for name in COLUMNS))
+            print("  ".join(_figure(entry.get(name)) for name in COLUMNS))
+        for event in alarms:
+            print(f"collapse alarm at step {event['step']}: {event['saw']}. {event['try']}")
     print(f"curves: {png}")
+
+
+def _figure(value: float | None) -> str:
+    return f"{'-':>16}" if value is None else f"{value:16.5g}"
 
 
 if __name__ == "__main__":

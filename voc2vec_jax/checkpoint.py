@@ -2,12 +2,14 @@
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 State = dict[str, Any]
 """`{"params": {path: array}, "opt_state": ..., "step": int32 []}`"""
@@ -21,6 +23,23 @@ class CheckpointWriteError(OSError):
     """A checkpoint that could not be written; those before it are whole."""
 
 
+class _NewestAndBest(preservation_policy.PreservationPolicy):
+    """Keeps the newest few, and the one that is best so far."""
+
+    def __init__(self, newest: int | None):
+        self.newest = newest
+        self.best: int | None = None
+
+    def should_preserve(
+        self,
+        checkpoints: Sequence[preservation_policy.PolicyCheckpointInfo],
+        *,
+        context: preservation_policy.PreservationContext,
+    ) -> list[bool]:
+        first = 0 if self.newest is None else len(checkpoints) - self.newest
+        return [i >= first or c.step == self.best for i, c in enumerate(checkpoints)]
+
+
 class Checkpoints:
     """The checkpoints of one run, newest last.
 
@@ -29,7 +48,8 @@ class Checkpoints:
 
     Args:
         directory: Made if missing.
-        keep: How many of the newest to keep; None only reads, and touches nothing.
+        keep: How many of the newest to keep, besides the best; None only reads, and touches
+            nothing.
     """
 
     def __init__(self, directory: Path, keep: int | None):
@@ -37,10 +57,11 @@ class Checkpoints:
         logging.getLogger("absl").setLevel(logging.CRITICAL)
         self._directory = directory.absolute()
         reads_only = keep is None
+        self._kept = _NewestAndBest(keep)
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep,
+                preservation_policy=self._kept,
                 cleanup_tmp_directories=not reads_only,
                 create=not reads_only,
                 read_only=reads_only,
@@ -53,12 +74,19 @@ class Checkpoints:
         step: int | None = self._manager.latest_step()
         return step
 
-    def save(self, step: int, state: State, meta: dict[str, Any]) -> None:
+    def save(self, step: int, state: State, meta: dict[str, Any], best: int | None = None) -> None:
         """Starts to save; returns when the state may be changed again.
+
+        Args:
+            step: Updates done.
+            state: Arrays.
+            meta: Plain values.
+            best: The step whose checkpoint stays, however many come after it.
 
         Raises:
             CheckpointWriteError: No room for it, or the save before it has failed.
         """
+        self._kept.best = best
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         free = shutil.disk_usage(self._directory).free
         if free < needed:

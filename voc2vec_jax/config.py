@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from voc2vec_jax.audio import MIN_SAMPLES, SAMPLE_RATE
-from voc2vec_jax.model_config import ConfigError, ModelConfig, require, require_types
+from voc2vec_jax.model_config import ConfigError, ModelConfig, require, require_share, require_types
 from voc2vec_jax.recipe_config import MaskConfig, ObjectiveConfig, OptimConfig
+from voc2vec_jax.run_config import MeshConfig, TrainConfig
 
 __all__ = [
     "Config",
@@ -60,6 +61,9 @@ class DataConfig:
     """Padded audio per global batch."""
     batch_multiple: int = 8
     """Clips per batch are a multiple of this, so that a mesh of as many devices divides them."""
+    eval_share: float = 0.0
+    """Share of the clips that is held out and never trained on, whole groups at a time (a clip
+    without a group is one of its own); `train.seed` decides which. 0: none."""
 
     def __post_init__(self) -> None:
         if isinstance(self.bucket_seconds, list):
@@ -93,6 +97,7 @@ class DataConfig:
             buckets,
             f"the last one must hold data.max_seconds={self.max_seconds}",
         )
+        require_share("data", self, "eval_share")
         require(self.batch_multiple >= 1, "data.batch_multiple", self.batch_multiple, "at least 1")
         longest = self.used_bucket_seconds[-1]
         require(
@@ -117,46 +122,6 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class MeshConfig:
-    """How many devices share each kind of work; -1 takes the rest."""
-
-    data: int = -1
-    """Batch split, parameters replicated."""
-    fsdp: int = 1
-    """Batch split, parameters and optimiser state split too."""
-
-    def __post_init__(self) -> None:
-        require_types("mesh", self)
-        sizes = (self.data, self.fsdp)
-        require(
-            all(s == -1 or s >= 1 for s in sizes) and sizes.count(-1) <= 1,
-            "mesh",
-            f"(data={self.data}, fsdp={self.fsdp})",
-            "needs positive numbers of devices, at most one of them -1",
-        )
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Length, rhythm and randomness of a run."""
-
-    num_steps: int = 400_000
-    """Updates; the learning rate reaches 0 here."""
-    seed: int = 0
-    """Decides initialisation, data order, masks, negatives, noise and dropout."""
-    log_every_steps: int = 50
-    checkpoint_every_steps: int = 1_000
-    keep_checkpoints: int = 2
-
-    def __post_init__(self) -> None:
-        require_types("train", self)
-        for name in ("num_steps", "log_every_steps", "checkpoint_every_steps", "keep_checkpoints"):
-            value = getattr(self, name)
-            require(value >= 1, f"train.{name}", value, "must be at least 1")
-        require(0 <= self.seed < 2**32, "train.seed", self.seed, "must lie in [0, 2**32)")
-
-
-@dataclass(frozen=True)
 class Config:
     """A whole run; what `get_config()` of a file in `configs/` returns."""
 
@@ -177,6 +142,14 @@ class Config:
             self.optim.warmup_steps,
             f"must be less than train.num_steps={self.train.num_steps}",
         )
+        for name, off in (("eval_every_steps", None), ("export_checkpoint", "last")):
+            value = getattr(self.train, name)
+            require(
+                value == off or self.data.eval_share > 0,
+                f"train.{name}",
+                value,
+                "nothing is held out; give data.eval_share, such as 0.05",
+            )
         require(
             self.model.has_mask_embedding,
             "model.mask_time_prob",
@@ -191,6 +164,13 @@ class Config:
             self.data.min_seconds,
             f"the convolutions of this model need {shortest} s for their first frame",
         )
+
+    @property
+    def eval_every_steps(self) -> int | None:
+        """How often the held-out clips are heard; None if there are none."""
+        if self.data.eval_share == 0:
+            return None
+        return self.train.eval_every_steps or self.train.checkpoint_every_steps
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values (tuples become lists), equal after a trip through JSON."""

@@ -11,8 +11,8 @@ import numpy as np
 
 from voc2vec_jax import sharding
 from voc2vec_jax.config import Config
+from voc2vec_jax.start import TrainingData
 from voc2vec_jax.tasks import Task
-from voc2vec_jax.trainer import TrainingData
 from voc2vec_jax.update import Training
 
 
@@ -31,7 +31,8 @@ def dry_run(
     state = training.initial_state(initial_params() if initial_params else None)
     parameters = sum(value.size for value in state["params"].values())
     batch = next(data.batches(0, 1))
-    sharding.check_batch(len(batch["waveform"]), training.mesh)
+    for rows in data.batch_sizes:
+        sharding.check_batch(rows, training.mesh, config.train.accumulate_steps)
     started = time.monotonic()
     _, metrics = training.step(state, sharding.place_batch(batch, training.mesh))
     loss = jax.device_get(metrics["loss"])

@@ -4,7 +4,9 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 TIME_PREFIX = "time_"
-"""Fields that begin so depend on the clock; all others are the same in every repetition."""
-SHOWN = ("loss", "contrastive_loss", "accuracy", "code_perplexity", "learning_rate")
+"""Fields that begin so depend on the clock, or on when this process was started; all others are
+the same in every repetition."""
+PARTS = ("waiting_for_data", "host_to_device", "step", "evaluation", "checkpoint")
+"""What the host does in a loop."""
+SHOWN = ("loss", "contrastive_loss", "eval_loss", "accuracy", "code_perplexity", "learning_rate")
 
 
 class Window:
@@ -40,6 +45,31 @@ class Window:
         }
         self.sums = {}
         return means
+
+
+class Clock:
+    """Where the host's time goes between two log lines.
+
+    The device works while the host goes on; what the host then waits for counts as `step`.
+    """
+
+    def __init__(self) -> None:
+        self._seconds = dict.fromkeys(PARTS, 0.0)
+
+    @contextmanager
+    def runs(self, part: str) -> Iterator[None]:
+        """Puts what happens inside on a part's account."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[part] += time.monotonic() - started
+
+    def take(self) -> dict[str, float]:
+        """`time_PART_seconds` of every part, and starts anew."""
+        taken = {f"{TIME_PREFIX}{k}_seconds": round(v, 3) for k, v in self._seconds.items()}
+        self._seconds = dict.fromkeys(PARTS, 0.0)
+        return taken
 
 
 class MetricsFile:
@@ -91,6 +121,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The logged steps of a `metrics.jsonl`, without events and half-written lines."""
     entries = [_parse(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [entry for entry in entries if entry is not None and "event" not in entry]
+
+
+def read_events(path: Path, event: str) -> list[dict[str, Any]]:
+    """The events of a name (`resume`, `collapse_alarm`) in a `metrics.jsonl`."""
+    entries = [_parse(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [entry for entry in entries if entry is not None and entry.get("event") == event]
 
 
 class Display:

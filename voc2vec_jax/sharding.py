@@ -1,16 +1,28 @@
 """Where arrays live: the only file that names mesh axes."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.tree_util import DictKey
 
-from voc2vec_jax.config import ConfigError, MeshConfig
+from voc2vec_jax.config import ConfigError, MeshConfig, ModelConfig
 
+AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
+TENSOR_AXIS = (
+    # Megatron's pairs: the first product is split by column, the second by row, so that nothing is
+    # exchanged between them.
+    (re.compile(r"\.attention\.[qkv]_proj\.(kernel|bias)$"), -1),
+    (re.compile(r"\.attention\.out_proj\.kernel$"), 0),
+    (re.compile(r"\.feed_forward\.intermediate_dense\.(kernel|bias)$"), -1),
+    (re.compile(r"\.feed_forward\.output_dense\.kernel$"), 0),
+)
+"""Which axis of which parameters the tensor axis splits."""
 
 
 def build_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -20,16 +32,16 @@ def build_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) 
         ConfigError: The axes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = [config.data, config.fsdp]
+    sizes = [config.data, config.fsdp, config.tensor]
     fixed = math.prod(size for size in sizes if size != -1)
     shape = [len(devices) // fixed if size == -1 else size for size in sizes]
     if math.prod(shape) != len(devices):
         raise ConfigError(
-            f"mesh=(data={config.data}, fsdp={config.fsdp}): does not use exactly the "
-            f"{len(devices)} devices present"
+            f"mesh=(data={config.data}, fsdp={config.fsdp}, tensor={config.tensor}): does not use "
+            f"exactly the {len(devices)} devices present"
         )
     axis_types = (AxisType.Auto,) * len(shape)
-    return jax.make_mesh(tuple(shape), BATCH_AXES, axis_types=axis_types, devices=devices)
+    return jax.make_mesh(tuple(shape), AXES, axis_types=axis_types, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -37,30 +49,58 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def parameter_spec(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """Splits the largest axis that the fsdp axis divides; anything else is replicated."""
+def parameter_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """The one rule of where a parameter lies.
+
+    Attention and feed-forward are split over the tensor axis; then the largest axis that is left
+    and that the fsdp axis divides is split over that; anything else is replicated.
+
+    Args:
+        path: Its dotted name.
+        shape: Its shape.
+        mesh: The devices.
+    """
+    spec: list[str | None] = [None] * len(shape)
+    for pattern, axis in TENSOR_AXIS:
+        if mesh.shape["tensor"] > 1 and pattern.search(path):
+            spec[axis] = "tensor"
     size = mesh.shape["fsdp"]
-    candidates = [axis for axis, length in enumerate(shape) if length % size == 0]
-    if size == 1 or not candidates:
-        return PartitionSpec()
-    largest = max(candidates, key=lambda axis: shape[axis])
-    return PartitionSpec(*["fsdp" if axis == largest else None for axis in range(len(shape))])
+    free = [a for a, length in enumerate(shape) if spec[a] is None and length % size == 0]
+    if size > 1 and free:
+        spec[max(free, key=lambda axis: shape[axis])] = "fsdp"
+    return PartitionSpec(*spec) if any(spec) else PartitionSpec()
 
 
 def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
-    """Shardings of parameters and optimiser state alike: one rule, by shape."""
-    return jax.tree.map(
-        lambda leaf: NamedSharding(mesh, parameter_spec(leaf.shape, mesh)), abstract_state
-    )
+    """Shardings of parameters and of the optimiser's copies of them, by one rule."""
+
+    def place(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> NamedSharding:
+        # Both are dicts by parameter path, however deep the optimiser keeps its own.
+        name = path[-1].key if isinstance(path[-1], DictKey) else ""
+        return NamedSharding(mesh, parameter_spec(name, leaf.shape, mesh))
+
+    return jax.tree_util.tree_map_with_path(place, abstract_state)
 
 
-def check_batch(rows: int, mesh: Mesh) -> None:
-    """Refuses a batch whose clips the mesh does not divide."""
+def check_model(config: ModelConfig, mesh: Mesh) -> None:
+    """Refuses a model whose heads or feed-forward width the tensor axis does not divide."""
+    size = mesh.shape["tensor"]
+    for name in ("num_attention_heads", "intermediate_size"):
+        if getattr(config, name) % size:
+            raise ConfigError(
+                f"mesh.tensor={size}: does not divide model.{name}={getattr(config, name)}"
+            )
+
+
+def check_batch(rows: int, mesh: Mesh, accumulate_steps: int = 1) -> None:
+    """Refuses a batch whose clips do not divide over micro-batches and devices."""
     devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-    if rows % devices:
+    parts = devices * accumulate_steps
+    if rows % parts:
+        split = f"{accumulate_steps} micro-batches × " if accumulate_steps > 1 else ""
         raise ConfigError(
-            f"a batch of {rows} clips does not divide over data × fsdp = {devices} devices; "
-            f"make data.batch_multiple a multiple of {devices}"
+            f"a batch of {rows} clips does not divide over {split}data × fsdp = {devices} devices; "
+            f"make data.batch_multiple a multiple of {parts}"
         )
 
 
@@ -71,3 +111,14 @@ def place_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Ar
         name: jax.make_array_from_process_local_data(sharding, value)
         for name, value in batch.items()
     }
+
+
+def micro_batches(rows: jax.Array, count: int, mesh: Mesh) -> jax.Array:
+    """[B, ...] to [count, B / count, ...], without moving a row to another device.
+
+    Each device holds a block of consecutive rows; taking every `count`-th row takes as many of
+    each block.
+    """
+    split = rows.reshape(rows.shape[0] // count, count, *rows.shape[1:]).swapaxes(0, 1)
+    sharding = NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
+    return jax.lax.with_sharding_constraint(split, sharding)

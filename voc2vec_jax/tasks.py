@@ -29,10 +29,25 @@ class Task(Protocol):
         """A fresh model."""
         ...
 
+    def draw(self, lengths: jax.Array, samples: int, key: jax.Array, *, train: bool = True) -> Any:
+        """All that is random for clips of `lengths` [B], padded to `samples`; see `Draws`.
+
+        It is drawn for a whole batch and then split: arrays by their first axis, while a key gives
+        each micro-batch one of its own and a scalar goes to all of them.
+        """
+        ...
+
     def loss(
-        self, model: Any, batch: Batch, key: jax.Array, step: jax.Array
+        self, model: Any, batch: Batch, draws: Any, step: jax.Array
     ) -> tuple[jax.Array, jax.Array, Metrics]:
-        """Loss summed over what it counts, that count, and metrics as sums and counts."""
+        """Loss summed over what it counts, that count, and metrics as sums and counts.
+
+        Args:
+            model: The model.
+            batch: All clips of an update, or a micro-batch of them.
+            draws: What `draw` returned, or the part of it that belongs to the micro-batch.
+            step: Updates done.
+        """
         ...
 
     def restart_rules(self) -> str:
@@ -46,8 +61,9 @@ class Draws:
 
     span_mask: jax.Array  # [B, T] bool
     negatives: jax.Array  # [B, T, K] int32
-    gumbel: jax.Array  # [B, T, G, V]
+    gumbel: jax.Array | None  # [B, T, G, V]; None for the likeliest code (evaluation)
     model_key: jax.Array | None  # dropout and layer drop; None for neither
+    counted_share: jax.Array  # [] frames in the loss, over all frames of the whole batch
 
 
 class Wav2Vec2Task:
@@ -82,8 +98,13 @@ class Wav2Vec2Task:
         """A fresh model, initialised as fairseq does."""
         return Wav2Vec2ForPreTraining(self.config.model, rngs=nnx.Rngs(key))
 
-    def draw(self, lengths: jax.Array, samples: int, key: jax.Array) -> Draws:
-        """Masks, negatives and noise for clips of `lengths` [B] padded to `samples`."""
+    def draw(
+        self, lengths: jax.Array, samples: int, key: jax.Array, *, train: bool = True
+    ) -> Draws:
+        """Masks, negatives and noise for clips of `lengths` [B] padded to `samples`.
+
+        Without `train`, neither Gumbel noise nor dropout.
+        """
         model = self.config.model
         mask_key, negative_key, gumbel_key, model_key = jax.random.split(key, 4)
         total = frames_from_samples(samples, model.conv_kernel, model.conv_stride)
@@ -95,21 +116,20 @@ class Wav2Vec2Task:
             model.num_codevector_groups,
             model.num_codevectors_per_group,
         )
+        counted = jnp.sum(masking.counted_frames(hidden))
         return Draws(
             span_mask=hidden,
             negatives=masking.sample_negatives(negative_key, hidden, model.num_negatives),
-            gumbel=jax.random.gumbel(gumbel_key, noise_shape),
-            model_key=model_key,
+            gumbel=jax.random.gumbel(gumbel_key, noise_shape) if train else None,
+            model_key=model_key if train else None,
+            counted_share=counted / jnp.maximum(jnp.sum(frames), 1),
         )
 
     def loss(
-        self, model: Wav2Vec2ForPreTraining, batch: Batch, key: jax.Array, step: jax.Array
+        self, model: Wav2Vec2ForPreTraining, batch: Batch, draws: Draws, step: jax.Array
     ) -> tuple[jax.Array, jax.Array, Metrics]:
         """See `Task.loss`; counts masked frames that have negatives."""
-        waveform, lengths = batch["waveform"], batch["lengths"]
-        return self.loss_of_draws(
-            model, batch, self.draw(lengths, waveform.shape[1], key), self.temperature(step)
-        )
+        return self.loss_of_draws(model, batch, draws, self.temperature(step))
 
     def temperature(self, step: jax.Array) -> jax.Array:
         """Gumbel temperature after `step` updates."""
@@ -130,7 +150,8 @@ class Wav2Vec2Task:
         """The objective for given draws: Σ CE + S · (α · diversity + β · penalty), and S.
 
         S is the number of counted frames, so that after the division by S the regularisers keep
-        their weight whatever share of the frames was masked.
+        their weight whatever share of the frames was masked. Cross entropy and penalty add up over
+        micro-batches to those of the whole batch; diversity is that of each one, weighted by S.
         """
         config, objective = self.config.model, self.config.objective
         out = model(
@@ -138,7 +159,7 @@ class Wav2Vec2Task:
             batch["lengths"],
             padding="masked",
             span_mask=draws.span_mask,
-            temperature=temperature,
+            temperature=None if draws.gumbel is None else temperature,
             gumbel=draws.gumbel,
             feature_grad_mult=objective.feature_grad_mult,
             key=draws.model_key,
@@ -157,17 +178,20 @@ class Wav2Vec2Task:
         diversity = losses.diversity_loss(use, entries)
         penalty = losses.feature_penalty(out.encoder.conv_features, out.encoder.frame_mask)
         frames = contrastive.frames
-        regularisers = (
-            config.diversity_loss_weight * diversity + objective.feature_penalty_weight * penalty
+        # As S · penalty, were the batch not split.
+        penalty = penalty * jnp.sum(out.encoder.frame_mask) * draws.counted_share
+        loss = (
+            contrastive.loss
+            + frames * config.diversity_loss_weight * diversity
+            + objective.feature_penalty_weight * penalty
         )
-        loss = contrastive.loss + frames * regularisers
 
         one = jnp.ones(())
         groups = use.probability_perplexity_per_group
         metrics = {
             "contrastive_loss": Ratio(contrastive.loss, frames),
             "diversity_loss": Ratio(frames * diversity, frames),
-            "feature_penalty": Ratio(frames * penalty, frames),
+            "feature_penalty": Ratio(penalty, frames),
             "accuracy": Ratio(contrastive.correct, frames),
             "code_perplexity": Ratio(use.code_perplexity, one),
             "probability_perplexity": Ratio(use.probability_perplexity, one),
@@ -175,12 +199,13 @@ class Wav2Vec2Task:
                 f"probability_perplexity_{group}": Ratio(groups[group], one)
                 for group in range(groups.shape[0])
             },
-            "temperature": Ratio(jnp.asarray(temperature, jnp.float32), one),
             "masked_share": Ratio(
                 jnp.sum(draws.span_mask).astype(jnp.float32),
                 jnp.sum(out.encoder.frame_mask).astype(jnp.float32),
             ),
         }
+        if draws.gumbel is not None:
+            metrics["temperature"] = Ratio(jnp.asarray(temperature, jnp.float32), one)
         return loss, frames, metrics
 
 

@@ -104,13 +104,14 @@ def train(arguments: Arguments) -> None:
     """Does what the command line asks for; see `trainer.fit` for what it raises."""
     # Imported here, so that --help and a wrong flag answer at once.
     from data_pipelines.training import open_training_corpus
-    from voc2vec_jax import hub, model_card, plots, pretrained, trainer
+    from voc2vec_jax import hub, listeners, model_card, plots, pretrained, trainer
     from voc2vec_jax.dry_run import dry_run, peak_memory_mib
-    from voc2vec_jax.metrics import read_metrics
+    from voc2vec_jax.metrics import read_events, read_metrics
     from voc2vec_jax.tasks import build_task
 
     config, workdir = arguments.run, arguments.workdir
     task = build_task(config)
+    listeners.check_installed(config)  # before the corpus is decoded, which may take long
     data = open_training_corpus(config.data, config.train.seed)
     _say(data.summary())
     if config.mask.equalize and not data.plan.has_equal_lengths:
@@ -134,7 +135,9 @@ def train(arguments: Arguments) -> None:
         return
     workdir.mkdir(parents=True, exist_ok=True)
     params = trainer.fit(config, task, data, workdir, start, arguments.resume)
-    plots.plot_metrics(read_metrics(workdir / "metrics.jsonl"), workdir / "curves.png")
+    metrics = workdir / "metrics.jsonl"
+    alarms = [event["step"] for event in read_events(metrics, "collapse_alarm")]
+    plots.plot_metrics(read_metrics(metrics), workdir / "curves.png", alarms)
     hub.save_pretrained(
         pretrained.PretrainedModel(
             task.architecture,
@@ -147,7 +150,7 @@ def train(arguments: Arguments) -> None:
     )
     _say(
         f"done: {workdir / 'export'} (Hugging Face folder), {workdir / 'curves.png'}, "
-        f"{workdir / 'metrics.jsonl'}; peak memory {peak_memory_mib()} MiB"
+        f"{metrics}; peak memory {peak_memory_mib()} MiB"
     )
 
 

@@ -1,43 +1,30 @@
-"""The one loop: start somewhere, update, log, save, export. Tasks differ only in their loss."""
+"""The one loop: start somewhere, update, log, evaluate, save. Tasks differ only in their loss."""
 
 import json
+import math
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
 
 from voc2vec_jax import sharding
+from voc2vec_jax.alarm import CollapseAlarm, symptoms
 from voc2vec_jax.audio import SAMPLE_RATE
-from voc2vec_jax.checkpoint import CheckpointMismatchError, Checkpoints, State, with_shardings
-from voc2vec_jax.config import Config, ConfigError
-from voc2vec_jax.metrics import Display, MetricsFile, Window
+from voc2vec_jax.checkpoint import Checkpoints, State
+from voc2vec_jax.config import Config
+from voc2vec_jax.listeners import check_installed, open_listeners
+from voc2vec_jax.metrics import Clock, Display, MetricsFile, Window
 from voc2vec_jax.models.parameters import Params
+from voc2vec_jax.start import Progress, TrainingData, find_start
 from voc2vec_jax.tasks import Metrics, Task
 from voc2vec_jax.update import Training
 
-
-class TrainingData(Protocol):
-    """Where batches come from: a pure function of the step."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Equal if, and only if, every step reads the same samples."""
-        ...
-
-    @property
-    def batches_per_epoch(self) -> int:
-        """Updates in which the whole corpus is heard."""
-        ...
-
-    def batches(self, start_step: int, stop_step: int) -> Iterator[dict[str, np.ndarray]]:
-        """The batches of the updates from `start_step` up to `stop_step`."""
-        ...
+Pairs = dict[str, tuple[float, float]]
 
 
 class TrainingDivergedError(FloatingPointError):
@@ -70,94 +57,31 @@ def fit(
         resume: Another run's working directory.
 
     Returns:
-        The parameters after the last update.
+        The parameters after the last update, or those of the lowest held-out loss if
+        `train.export_checkpoint` is `best`.
 
     Raises:
         CheckpointMismatchError: The checkpoint is of another architecture or of other data.
         CheckpointWriteError: A checkpoint could not be written; the one before it is whole.
-        ConfigError: The checkpoint is beyond `train.num_steps`, or the mesh divides nothing.
+        ConfigError: The checkpoint is beyond `train.num_steps`, a tracker is not installed, or
+            mesh and micro-batches do not divide the batches.
         TrainingDivergedError: A loss or gradient that is not finite; nothing of it was saved.
         PreemptedError: SIGTERM or SIGINT came, and the state was saved.
     """
+    check_installed(config)
     training = Training(config, task, sharding.build_mesh(config.mesh))
+    for rows in data.batch_sizes:
+        sharding.check_batch(rows, training.mesh, config.train.accumulate_steps)
     with Checkpoints(workdir / "checkpoints", config.train.keep_checkpoints) as checkpoints:
-        state, window, resumed_at = _start(training, data, checkpoints, initial_params, resume)
+        state, progress, resumed = find_start(training, data, checkpoints, initial_params, resume)
         # Only now is it certain that this configuration belongs to this working directory.
         text = json.dumps(config.to_dict(), indent=2) + "\n"
         (workdir / "config.json").write_text(text, encoding="utf-8")
-        run = _Run(training, data, checkpoints, workdir, state, window, resumed_at)
+        run = _Run(training, data, checkpoints, workdir, state, progress, resumed)
         try:
             return run.to_the_end()
         finally:
             run.close()
-
-
-def _start(
-    training: Training,
-    data: TrainingData,
-    checkpoints: Checkpoints,
-    initial_params: Callable[[], Mapping[str, np.ndarray]] | None,
-    resume: Path | None,
-) -> tuple[State, Window, int | None]:
-    step = checkpoints.latest_step()
-    if step is not None:
-        return *_restore(training, data, checkpoints, step), step
-    if resume is not None:
-        return _resume_other(training, data, resume)
-    return training.initial_state(initial_params() if initial_params else None), Window(), None
-
-
-def _resume_other(
-    training: Training, data: TrainingData, workdir: Path
-) -> tuple[State, Window, int]:
-    directory = workdir / "checkpoints"
-    if directory.is_dir():
-        with Checkpoints(directory, keep=None) as checkpoints:
-            step = checkpoints.latest_step()
-            if step is not None:
-                return *_restore(training, data, checkpoints, step), step
-    raise CheckpointMismatchError(f"{workdir}: holds no checkpoint to resume from")
-
-
-def _restore(
-    training: Training, data: TrainingData, checkpoints: Checkpoints, step: int
-) -> tuple[State, Window]:
-    meta = checkpoints.read_meta(step)
-    _refuse_other_run(training.config, data, meta)
-    if step > training.config.train.num_steps:
-        raise ConfigError(
-            f"train.num_steps={training.config.train.num_steps}: the checkpoint has {step} updates "
-            "behind it; give at least as many"
-        )
-    state = checkpoints.restore(step, with_shardings(training.abstract_state, training.shardings))
-    return state, Window(meta["window"])
-
-
-def _refuse_other_run(config: Config, data: TrainingData, meta: Mapping[str, Any]) -> None:
-    then, now = meta["config"]["model"], config.to_dict()["model"]
-    changed = [
-        f"model.{name}: {then.get(name)} then, {now.get(name)} now"
-        for name in sorted(now.keys() | then.keys())
-        if then.get(name) != now.get(name)
-    ]
-    if changed:
-        raise CheckpointMismatchError(
-            "the checkpoint is of another architecture (" + "; ".join(changed) + "); use its "
-            "configuration, or another --workdir"
-        )
-    frozen_then = meta["config"]["optim"].get("frozen", [])
-    if frozen_then != list(config.optim.frozen):
-        raise CheckpointMismatchError(
-            f"optim.frozen: {frozen_then} then, {list(config.optim.frozen)} now; the optimiser has "
-            "no state for what was frozen, so go on with the same, or start in another --workdir "
-            "with --init-from"
-        )
-    if meta["data_fingerprint"] != data.fingerprint:
-        raise CheckpointMismatchError(
-            "the checkpoint was made with other data (the corpus, or how it is batched, has "
-            "changed), so it cannot go on exactly; restore the data, or start in another --workdir "
-            "with --init-from"
-        )
 
 
 class _Run:
@@ -170,20 +94,27 @@ class _Run:
         checkpoints: Checkpoints,
         workdir: Path,
         state: State,
-        window: Window,
-        resumed_at: int | None,
+        progress: Progress,
+        resumed: bool,
     ):
+        config = training.config
         self.training, self.data, self.checkpoints = training, data, checkpoints
-        self.state, self.window = state, window
-        self.done = resumed_at or 0
-        self.saved: int | None = resumed_at
+        self.state, self.progress, self.done = state, progress, progress.step
+        self.window = Window(progress.window)
+        self.alarm = CollapseAlarm(config, progress.alarm)
+        self.saved = self.done if resumed else None
+        self.logged = self.done
+        """Updates behind the last log line of this process."""
+        resumed_at = self.done if resumed else None
         self.metrics = MetricsFile(workdir / "metrics.jsonl", resumed_at)
-        self.display = Display(training.config.train.num_steps, self.done)
+        self.display = Display(config.train.num_steps, self.done)
+        self.listeners = open_listeners(config, workdir, resumed_at)
         self.signal: int | None = None
-        self.started = self.logged = time.monotonic()
+        self.clock = Clock()
+        self.started = self.logged_at = time.monotonic()
         self.audio_seconds = 0.0
         # Metrics stay on the device until they are needed, so that the host can run ahead.
-        self.pending: list[tuple[int, Metrics, dict[str, tuple[float, float]]]] = []
+        self.pending: list[tuple[int, Metrics, Pairs]] = []
         self.before = {
             int(number): signal.signal(number, self._on_signal)
             for number in (signal.SIGTERM, signal.SIGINT)
@@ -198,32 +129,46 @@ class _Run:
             signal.signal(number, handler)
         self.display.close()
         self.metrics.close()
+        for listener in self.listeners:
+            listener.close()
 
     def to_the_end(self) -> Params:
-        train = self.training.config.train
+        config, train = self.training.config, self.training.config.train
         if self.done:
             self.display.say(f"resumed at step {self.done} of {train.num_steps}")
-        for batch in self.data.batches(self.done, train.num_steps):
+        for batch in self._timed(self.data.batches(self.done, train.num_steps)):
             self._update(batch)
-            if self.done % train.log_every_steps == 0 or self.done == train.num_steps:
-                self._log()
-            due = self.done % train.checkpoint_every_steps == 0 or self.done == train.num_steps
-            if due or self.signal is not None:
+            last = self.done == train.num_steps
+            every = config.eval_every_steps
+            evaluate = every is not None and (self.done % every == 0 or last)
+            if self.done % train.log_every_steps == 0 or last or evaluate:
+                self._log(evaluate)
+            due = self.done % train.checkpoint_every_steps == 0 or last
+            if due or self.progress.best_step == self.done or self.signal is not None:
                 self._save()
             if self.signal is not None:
                 name = signal.Signals(self.signal).name
                 raise PreemptedError(f"{name} at step {self.done}: state saved, run again to go on")
-        params: Params = self.state["params"]
-        return params
+        return self._export()
+
+    def _timed(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
+        """The same batches, with the wait for each on the clock."""
+        while True:
+            with self.clock.runs("waiting_for_data"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
     def _update(self, batch: dict[str, np.ndarray]) -> None:
-        sharding.check_batch(len(batch["waveform"]), self.training.mesh)
-        self.state, metrics = self.training.step(
-            self.state, sharding.place_batch(batch, self.training.mesh)
-        )
+        with self.clock.runs("host_to_device"):
+            placed = sharding.place_batch(batch, self.training.mesh)
+        with self.clock.runs("step"):
+            self.state, metrics = self.training.step(self.state, placed)
         seconds = float(batch["lengths"].sum()) / SAMPLE_RATE
         padded = batch["waveform"].size / SAMPLE_RATE
         self.audio_seconds += seconds
+        self.progress.heard_seconds += seconds
         host = {"padding_share": (padded - seconds, padded), "batch_seconds": (seconds, 1.0)}
         self.pending.append((self.done, metrics, host))
         self.done += 1
@@ -233,43 +178,106 @@ class _Run:
         """Brings the figures of finished updates to the host, and stops at the first bad one."""
         pending, self.pending = self.pending, []
         for step, metrics, host in pending:
-            values = {
-                name: (float(ratio.total), float(ratio.count))
-                for name, ratio in jax.device_get(metrics).items()
-            }
-            for name in ("loss", "gradient_norm"):
-                if not np.isfinite(values[name][0]):
-                    kept = "none yet" if self.saved is None else f"step {self.saved}"
-                    raise TrainingDivergedError(
-                        f"{name} is {values[name][0]} at update {step} (last checkpoint: {kept}). "
-                        "Try a lower optim.learning_rate, a longer optim.warmup_steps or "
-                        "optim.clip_norm; if it is the first update, look at the data"
-                    )
+            with self.clock.runs("step"):  # the device is still at it
+                values = _pairs(metrics)
+            for name in ("loss", "gradient_norm", "update_norm"):
+                if not math.isfinite(values[name][0]):
+                    raise self._diverged(f"{name} is {values[name][0]} at update {step}")
             self.window.add({**values, **host})
 
-    def _log(self) -> None:
+    def _diverged(self, what: str) -> TrainingDivergedError:
+        kept = "none yet" if self.saved is None else f"step {self.saved}"
+        return TrainingDivergedError(
+            f"{what} (last checkpoint: {kept}), the first bad figure after step {self.logged}, "
+            f"which was logged, and up to step {self.done}. Try a lower optim.learning_rate, a "
+            "longer optim.warmup_steps or optim.clip_norm; if it is the first update, look at the "
+            "data"
+        )
+
+    def _evaluate(self) -> dict[str, float | None]:
+        """Means over the held-out clips, which always meet the same masks and negatives."""
+        window = Window()
+        with self.clock.runs("evaluation"):
+            found = [
+                self.training.evaluate(
+                    self.state["params"],
+                    sharding.place_batch(batch, self.training.mesh),
+                    np.int32(index),
+                )
+                for index, batch in enumerate(self.data.eval_batches())
+            ]
+            for metrics in found:
+                window.add(_pairs(metrics))
+        means = window.take()
+        loss, best = means.get("loss"), self.progress.best_eval_loss
+        if loss is not None:
+            if not math.isfinite(loss):
+                raise self._diverged(f"eval_loss is {loss} at step {self.done}")
+            # Where all targets are equal the loss is 0, and the model good for nothing.
+            trivial = "trivial" in symptoms(self.training.config, {"step": self.done, **means})
+            if not trivial and (best is None or loss < best):
+                self.progress.best_step, self.progress.best_eval_loss = self.done, loss
+        return {f"eval_{name}": value for name, value in means.items()}
+
+    def _log(self, evaluate: bool) -> None:
         self._flush()
-        now = time.monotonic()
         entry: dict[str, Any] = {"step": self.done, **self.window.take()}
+        if evaluate:
+            entry |= self._evaluate()
         entry["epoch"] = self.done / self.data.batches_per_epoch
+        entry["hours_heard"] = self.progress.heard_seconds / 3600
+        entry["corpus_hours"] = self.data.corpus_hours
+        now = time.monotonic()
         entry["time_elapsed_seconds"] = round(now - self.started, 3)
         entry["time_audio_seconds_per_second"] = round(
-            self.audio_seconds / max(now - self.logged, 1e-9), 3
+            self.audio_seconds / max(now - self.logged_at, 1e-9), 3
         )
+        entry |= self.clock.take()
+        entry["time_compiled_programs"] = self.training.compiled_programs
         self.metrics.write(entry)
         self.display.log(self.done, entry)
-        self.logged, self.audio_seconds = now, 0.0
+        figures = {k: float(v) for k, v in entry.items() if k != "step" and v is not None}
+        for listener in self.listeners:
+            listener.log(self.done, figures)
+        self.logged, self.logged_at, self.audio_seconds = self.done, now, 0.0
+
+        event = self.alarm.see(entry)
+        if event is not None:
+            self.metrics.write(event)
+            self.display.say(
+                f"COLLAPSE ALARM at step {self.done} ({', '.join(event['symptoms'])}): "
+                f"{event['saw']}. {event['try']}"
+            )
 
     def _save(self) -> None:
         if self.saved == self.done:
             return
         self._flush()
-        meta = {
-            "step": self.done,
-            "config": self.training.config.to_dict(),
-            "data_fingerprint": self.data.fingerprint,
-            "window": self.window.sums,
-            "versions": {"jax": jax.__version__, "python": sys.version.split()[0]},
-        }
-        self.checkpoints.save(self.done, self.state, meta)
+        progress = self.progress
+        progress.step, progress.window = self.done, self.window.sums
+        progress.alarm = self.alarm.state
+        with self.clock.runs("checkpoint"):
+            meta = progress.meta(self.training.config, self.data)
+            self.checkpoints.save(self.done, self.state, meta, best=progress.best_step)
         self.saved = self.done
+
+    def _export(self) -> Params:
+        """The parameters that the run leaves to the world."""
+        step, loss = self.progress.best_step, self.progress.best_eval_loss
+        if step is not None:
+            self.display.say(f"lowest eval_loss={loss:.6g} at step {step}, kept in checkpoints/")
+        state = self.state
+        if self.training.config.train.export_checkpoint == "best" and step not in (None, self.done):
+            state = self.checkpoints.restore(step, self.training.described_state)
+        else:
+            step = self.done
+        self.display.say(f"exporting the parameters after step {step}")
+        params: Params = state["params"]
+        return params
+
+
+def _pairs(metrics: Metrics) -> Pairs:
+    return {
+        name: (float(ratio.total), float(ratio.count))
+        for name, ratio in jax.device_get(metrics).items()
+    }

@@ -1,6 +1,7 @@
 """One update: the compiled heart of training, and the state that it turns into the next."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +10,15 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from voc2vec_jax import optim, sharding
-from voc2vec_jax.checkpoint import State
+from voc2vec_jax import optim, precision, sharding
+from voc2vec_jax.checkpoint import State, with_shardings
 from voc2vec_jax.config import Config
 from voc2vec_jax.losses import Ratio
 from voc2vec_jax.models.parameters import Params, merge, split
 from voc2vec_jax.tasks import Batch, Metrics, Task
 
-StepFunction = Callable[[State, Batch], tuple[State, Metrics]]
+# Random numbers of initialisation and of evaluation are none of an update's; see `_step`.
+_INITIALISATION, _EVALUATION = 2**32 - 1, 2**32 - 2
 
 
 class Training:
@@ -26,9 +28,13 @@ class Training:
         config: The run.
         task: Its objective.
         mesh: The devices to use.
+
+    Raises:
+        ConfigError: The mesh does not divide the model.
     """
 
     def __init__(self, config: Config, task: Task, mesh: Mesh):
+        sharding.check_model(config.model, mesh)
         self.config, self.task, self.mesh = config, task, mesh
         self._schedule = optim.learning_rate(config.optim, config.train.num_steps)
         self._graphdef, abstract = nnx.split(nnx.eval_shape(lambda: task.init(jax.random.key(0))))
@@ -37,11 +43,39 @@ class Training:
         self._optimizer = optim.optimizer(config.optim, config.train.num_steps, paths)
         self.abstract_state: State = jax.eval_shape(self._init, jax.random.key(0))
         self.shardings = sharding.state_shardings(self.abstract_state, mesh)
-        self.step: StepFunction = jax.jit(
-            self._step,
-            donate_argnums=0,
-            out_shardings=(self.shardings, sharding.replicated(mesh)),
+        self.described_state = with_shardings(self.abstract_state, self.shardings)
+        everywhere = sharding.replicated(mesh)
+        self._compiled_step: Any = jax.jit(
+            self._step, donate_argnums=0, out_shardings=(self.shardings, everywhere)
         )
+        self._compiled_evaluate: Any = jax.jit(self._evaluate, out_shardings=everywhere)
+
+    def step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
+        """One update; the state that is given is used up.
+
+        Args:
+            state: On the mesh.
+            batch: On the mesh, `waveform` [B, S] and `lengths` [B] among it.
+
+        Returns:
+            The next state, and figures as sums and counts. The learning rate is that of this
+            update, `gradient_norm` is before clipping.
+        """
+        updated: tuple[State, Metrics] = self._compiled_step(state, batch)
+        return updated
+
+    def evaluate(self, params: Params, batch: Batch, index: int | np.integer) -> Metrics:
+        """Figures of a held-out batch, without dropout and with the likeliest codes.
+
+        What is drawn follows from the seed and the batch's `index`, so that curves can be compared.
+        """
+        figures: Metrics = self._compiled_evaluate(params, batch, index)
+        return figures
+
+    @property
+    def compiled_programs(self) -> int:
+        """Programs that were compiled so far, one per batch shape if all is well."""
+        return self._compiled_step._cache_size() + self._compiled_evaluate._cache_size()
 
     def _init(self, key: jax.Array) -> State:
         _, params = split(self.task.init(key))
@@ -53,8 +87,7 @@ class Training:
 
     def initial_state(self, params: Mapping[str, np.ndarray] | None = None) -> State:
         """A fresh state, made in place on the mesh; `params` replace what they name."""
-        # Initialisation and updates must not share random numbers.
-        key = jax.random.fold_in(jax.random.key(self.config.train.seed), 2**32 - 1)
+        key = jax.random.fold_in(jax.random.key(self.config.train.seed), _INITIALISATION)
         state: State = jax.jit(self._init, out_shardings=self.shardings)(key)
         for path, value in (params or {}).items():
             state["params"][path] = jax.device_put(value, self.shardings["params"][path])
@@ -62,15 +95,22 @@ class Training:
 
     def _step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
         key = jax.random.fold_in(jax.random.key(self.config.train.seed), state["step"])
+        draws = self.task.draw(batch["lengths"], batch["waveform"].shape[1], key)
 
         trained = {path: state["params"][path] for path in self._trained}
 
-        def loss_of(trained: Params) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-            model = merge(self._graphdef, {**state["params"], **trained})
-            loss, count, metrics = self.task.loss(model, batch, key, state["step"])
-            return loss, (count, metrics)
+        def sums(batch: Batch, draws: Any) -> tuple[jax.Array, jax.Array, Metrics, Params]:
+            def loss_of(trained: Params) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
+                params = {**state["params"], **trained}
+                loss, count, metrics = self._loss(params, batch, draws, state["step"])
+                return loss, (count, metrics)
 
-        (loss, (count, metrics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(trained)
+            (loss, (count, metrics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(trained)
+            shardings = {path: self.shardings["params"][path] for path in trained}
+            gradients = jax.lax.with_sharding_constraint(gradients, shardings)
+            return loss, count, metrics, gradients
+
+        loss, count, metrics, gradients = self._over_micro_batches(sums, batch, draws)
         gradients = jax.tree.map(lambda g: g / jnp.maximum(count, 1), gradients)
         updates, opt_state = self._optimizer.update(gradients, state["opt_state"], trained)
         one = jnp.ones(())
@@ -78,6 +118,7 @@ class Training:
             "loss": Ratio(loss, count),
             **metrics,
             "gradient_norm": Ratio(optax.tree.norm(gradients), one),
+            "update_norm": Ratio(optax.tree.norm(updates), one),
             "learning_rate": Ratio(jnp.asarray(self._schedule(state["step"])), one),
         }
         new_state = {
@@ -86,3 +127,48 @@ class Training:
             "step": state["step"] + 1,
         }
         return new_state, figures
+
+    def _loss(
+        self, params: Params, batch: Batch, draws: Any, step: jax.Array
+    ) -> tuple[jax.Array, jax.Array, Metrics]:
+        params, batch = precision.to_compute(params, batch, self.config.train.precision)
+        return self.task.loss(merge(self._graphdef, params), batch, draws, step)
+
+    def _evaluate(self, params: Params, batch: Batch, index: jax.Array) -> Metrics:
+        key = jax.random.fold_in(jax.random.key(self.config.train.seed), _EVALUATION)
+        key = jax.random.fold_in(key, index)
+        draws = self.task.draw(batch["lengths"], batch["waveform"].shape[1], key, train=False)
+
+        def sums(batch: Batch, draws: Any) -> Metrics:
+            loss, count, metrics = self._loss(params, batch, draws, jnp.zeros((), jnp.int32))
+            return {"loss": Ratio(loss, count), **metrics}
+
+        figures: Metrics = self._over_micro_batches(sums, batch, draws)
+        return figures
+
+    def _over_micro_batches(
+        self, sums: Callable[[Batch, Any], Any], batch: Batch, draws: Any
+    ) -> Any:
+        """`sums` of the batch, added up over `train.accumulate_steps` parts of it."""
+        count = self.config.train.accumulate_steps
+        if count == 1:
+            return sums(batch, draws)
+
+        def split(leaf: jax.Array) -> jax.Array:
+            if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                # As if each were a batch: dropout and layer drop are drawn anew.
+                return jax.vmap(jax.random.fold_in, (None, 0))(leaf, jnp.arange(count))
+            if leaf.ndim == 0:
+                return jnp.broadcast_to(leaf, (count,))
+            return sharding.micro_batches(leaf, count, self.mesh)
+
+        parts = jax.tree.map(split, (batch, draws))
+        first = jax.eval_shape(lambda parts: jax.tree.map(lambda leaf: leaf[0], parts), parts)
+        nothing = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(sums, *first)
+        )
+
+        def add(total: Any, part: Any) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, sums(*part)), None
+
+        return jax.lax.scan(add, nothing, parts)[0]

@@ -56,10 +56,16 @@ class SelfAttention(nnx.Module):
             return projected.reshape(batch, frames, self.heads, width // self.heads)
 
         query, keys, values = heads(self.q_proj(x)), heads(self.k_proj(x)), heads(self.v_proj(x))
-        scores = jnp.einsum("bqhk,bthk->bhqt", query * query.shape[-1] ** -0.5, keys)
+        scores = jnp.einsum(
+            "bqhk,bthk->bhqt",
+            query * query.shape[-1] ** -0.5,
+            keys,
+            preferred_element_type=jnp.float32,
+        )
         if key_mask is not None:
             scores = jnp.where(key_mask[:, None, None, :], scores, jnp.finfo(scores.dtype).min)
-        weights = dropout(jax.nn.softmax(scores, axis=-1), self.dropout_rate, key)
+        weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
+        weights = dropout(weights, self.dropout_rate, key)
         mixed = jnp.einsum("bhqt,bthk->bqhk", weights, values)
         return self.out_proj(mixed.reshape(batch, frames, width))
 

@@ -25,7 +25,12 @@ class TimeNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((channels,)))
 
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
-        """Args: `x` [B, T, C]; `mask` [B, T], True where real, or None for the whole axis."""
+        """Args: `x` [B, T, C]; `mask` [B, T], True where real, or None for the whole axis.
+
+        Computes in float32, and gives back the dtype of `x`.
+        """
+        dtype = x.dtype
+        x = x.astype(jnp.float32)
         if mask is None:
             mean = jnp.mean(x, axis=1, keepdims=True)  # [B, 1, C]
             variance = jnp.mean(jnp.square(x - mean), axis=1, keepdims=True)
@@ -35,7 +40,7 @@ class TimeNorm(nnx.Module):
             mean = jnp.sum(x * weight, axis=1, keepdims=True) / count
             variance = jnp.sum(jnp.square(x - mean) * weight, axis=1, keepdims=True) / count
         scale = jax.lax.rsqrt(variance + self.epsilon) * self.scale[...].reshape(1, 1, -1)
-        return (x - mean) * scale + self.bias[...].reshape(1, 1, -1)
+        return ((x - mean) * scale + self.bias[...].reshape(1, 1, -1)).astype(dtype)
 
 
 def _norm(config: ModelConfig, index: int, rngs: nnx.Rngs) -> nnx.LayerNorm | TimeNorm | None:

@@ -27,9 +27,18 @@ def split_key(key: jax.Array | None, count: int) -> list[jax.Array | None]:
     return [None] * count if key is None else list(jax.random.split(key, count))
 
 
-def layer_norm(features: int, epsilon: float, rngs: nnx.Rngs) -> nnx.LayerNorm:
+class LayerNorm(nnx.LayerNorm):
+    """Computes in float32 whatever it is given, and gives back the dtype that it was given."""
+
+    def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
+        """Normalises the last axis of `x`, over all of it or where `mask` is True."""
+        normalised: jax.Array = super().__call__(x.astype(jnp.float32), mask=mask)
+        return normalised.astype(x.dtype)
+
+
+def layer_norm(features: int, epsilon: float, rngs: nnx.Rngs) -> LayerNorm:
     """Layer norm over the last axis with the two-pass variance that PyTorch uses."""
-    return nnx.LayerNorm(features, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
+    return LayerNorm(features, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
 
 
 def encoder_linear(in_features: int, out_features: int, rngs: nnx.Rngs) -> nnx.Linear:

@@ -40,7 +40,8 @@ class WeightNormConv(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:  # [B, T, D] -> [B, T, D]
         weight_v = self.weight_v[...]
         weight = weight_v * (self.weight_g[...] / _tap_norm(weight_v))
-        return grouped_conv(x, weight, self.groups) + self.bias[...].reshape(1, 1, -1)
+        bias = self.bias[...].reshape(1, 1, -1)
+        return grouped_conv(x, weight.astype(x.dtype), self.groups) + bias.astype(x.dtype)
 
 
 class PositionalConvEmbedding(nnx.Module):

@@ -50,7 +50,7 @@ class GumbelVectorQuantizer(nnx.Module):
             gumbel: [B, T, G, V] standard Gumbel noise, needed with a temperature.
         """
         batch, frames, _ = features.shape
-        logits = self.weight_proj(features).astype(jnp.float32)
+        logits = self.weight_proj(features.astype(jnp.float32))
         logits = logits.reshape(batch, frames, self.groups, self.entries)
         probabilities = jax.nn.softmax(logits, axis=-1)
         if temperature is None:

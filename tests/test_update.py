@@ -1,0 +1,195 @@
+"""One update: micro-batches and precision."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.conftest import ARCHITECTURES
+from tests.meshes import CONFIG, batch_of
+from voc2vec_jax import sharding
+from voc2vec_jax.config import Config, ConfigError, MeshConfig
+from voc2vec_jax.models.parameters import Params
+from voc2vec_jax.precision import to_compute
+from voc2vec_jax.tasks import Batch, Wav2Vec2Task
+from voc2vec_jax.update import Training
+
+NO_DROPOUT = dict.fromkeys(
+    (
+        "hidden_dropout",
+        "attention_dropout",
+        "activation_dropout",
+        "feat_proj_dropout",
+        "feat_quantizer_dropout",
+        "layerdrop",
+    ),
+    0.0,
+)
+
+
+def changed(config: Config, **sections: dict[str, object]) -> Config:
+    return dataclasses.replace(
+        config,
+        **{
+            name: dataclasses.replace(getattr(config, name), **values)
+            for name, values in sections.items()
+        },
+    )
+
+
+def run(config: Config, steps: int, devices: int = 1) -> list[dict[str, float]]:
+    """Means of all metrics, update by update."""
+    mesh = sharding.build_mesh(config.mesh, jax.devices()[:devices])
+    training = Training(config, Wav2Vec2Task(config), mesh)
+    state, means = training.initial_state(), []
+    for step in range(steps):
+        state, metrics = training.step(state, sharding.place_batch(batch_of(step), mesh))
+        means.append({k: float(v.total) / float(v.count) for k, v in metrics.items()})
+    return means
+
+
+PLAIN = changed(CONFIG, model={**NO_DROPOUT, "diversity_loss_weight": 0.0})
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_micro_batches_add_up_to_their_batch(devices: int) -> None:
+    """All but the diversity term, which is that of a micro-batch, and draws made inside it."""
+    whole = run(PLAIN, 4)
+    split = run(changed(PLAIN, train={"accumulate_steps": 4}), 4, devices)
+    for ours, theirs in zip(split, whole, strict=True):
+        for name in ("loss", "contrastive_loss", "feature_penalty", "accuracy", "gradient_norm"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-5), name
+
+
+def test_micro_batches_draw_dropout_of_their_own() -> None:
+    """Halves of the same clips under the same masks would otherwise lose the same units."""
+    config = changed(CONFIG, train={"accumulate_steps": 2})
+    training = Training(config, Wav2Vec2Task(config), sharding.build_mesh(MeshConfig()))
+    key = jax.random.key(0)
+    seen = training._over_micro_batches(
+        lambda batch, draws: jax.random.uniform(draws), {"rows": np.zeros(8)}, key
+    )
+    halves = [float(jax.random.uniform(jax.random.fold_in(key, part))) for part in (0, 1)]
+    assert float(seen) == pytest.approx(sum(halves))
+    assert halves[0] != halves[1]
+
+
+def test_a_split_that_does_not_divide_is_refused_with_the_numbers() -> None:
+    mesh = sharding.build_mesh(MeshConfig())
+    sharding.check_batch(24, mesh, 3)
+    with pytest.raises(
+        ConfigError, match=r"16 clips .* 3 micro-batches × data × fsdp = 4 .* multiple of 12"
+    ):
+        sharding.check_batch(16, mesh, 3)
+
+
+def test_every_micro_batch_stays_on_its_devices() -> None:
+    """Rows of each device's own block, so that splitting moves nothing."""
+    mesh = sharding.build_mesh(MeshConfig())
+    rows = sharding.place_batch({"row": np.arange(16)}, mesh)["row"]
+    parts = jax.jit(lambda rows: sharding.micro_batches(rows, 2, mesh))(rows)
+    assert sorted(np.asarray(parts).ravel().tolist()) == list(range(16))
+    for shard in parts.addressable_shards:
+        number = shard.device.id
+        assert sorted(np.asarray(shard.data).ravel().tolist()) == list(
+            range(4 * number, 4 * number + 4)
+        )
+
+
+BF16 = changed(CONFIG, train={"precision": "bf16"})
+BF16_TOLERANCE = 0.02
+"""Relative difference of losses; bfloat16 keeps 8 bits, that is 0.4 % of every product."""
+
+
+def test_bf16_follows_fp32() -> None:
+    """The same draws, dropout included, over a few updates."""
+    exact, rounded = run(CONFIG, 6), run(BF16, 6)
+    for ours, theirs in zip(rounded, exact, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=BF16_TOLERANCE)
+        assert ours["loss"] != theirs["loss"]
+
+
+def abstract_batch() -> dict[str, jax.ShapeDtypeStruct]:
+    return {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in batch_of(0).items()}
+
+
+def test_parameters_gradients_and_moments_stay_float32_under_bf16() -> None:
+    training = Training(BF16, Wav2Vec2Task(BF16), sharding.build_mesh(BF16.mesh))
+    state, metrics = jax.eval_shape(training._step, training.abstract_state, abstract_batch())
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(state)}
+    assert dtypes == {np.dtype(np.float32), np.dtype(np.int32)}
+    assert {leaf.dtype for leaf in jax.tree.leaves(metrics)} == {np.dtype(np.float32)}
+
+
+def operations(jaxpr: Any) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """(name, dtypes of operands, dtype of result) of all operations, inner ones included."""
+    for equation in jaxpr.eqns:
+        inner = [
+            part.jaxpr if hasattr(part, "jaxpr") else part
+            for value in equation.params.values()
+            for part in (value if isinstance(value, tuple | list) else (value,))
+            if hasattr(part, "jaxpr") or hasattr(part, "eqns")
+        ]
+        for part in inner:
+            yield from operations(part)
+        if not inner:
+            operands = tuple(str(v.aval.dtype) for v in equation.invars)
+            yield equation.primitive.name, operands, str(equation.outvars[0].aval.dtype)
+
+
+def forward_operations(config: Config) -> list[tuple[str, tuple[str, ...], str]]:
+    task = Wav2Vec2Task(config)
+    training = Training(config, task, sharding.build_mesh(config.mesh))
+    batch = abstract_batch()
+    samples = batch["waveform"].shape[1]
+
+    def loss(params: Params, batch: Batch) -> jax.Array:
+        draws = task.draw(batch["lengths"], samples, jax.random.key(0))
+        return training._loss(params, batch, draws, jnp.zeros((), jnp.int32))[0]
+
+    traced = jax.make_jaxpr(loss)(training.abstract_state["params"], batch)
+    return list(operations(traced.jaxpr))
+
+
+@pytest.mark.parametrize("layout", ["base", "large"])
+def test_bf16_is_for_the_encoders_products_and_nothing_else(layout: str) -> None:
+    """Norms, weight norm, softmax, cosine, quantizer and losses are islands of float32."""
+    config = changed(BF16, model=ARCHITECTURES[layout])
+    seen = forward_operations(config)
+    products = {"bfloat16": 0, "float32": 0}
+    for name, operands, _ in seen:
+        if name in ("dot_general", "conv_general_dilated"):
+            assert len(set(operands)) == 1, "a product of two dtypes is a cast that was forgotten"
+            products[operands[0]] += 1
+    # Three convolutions, the positional one, the projection; four of attention and its two
+    # einsums, two of the feed-forward.
+    assert products["bfloat16"] == 3 + 1 + 1 + 6 + 2
+    # Logits and choice of the quantizer, two projections, similarity, two perplexities.
+    assert products["float32"] == 7
+    for name, operands, _ in seen:
+        if name in ("exp", "log", "rsqrt", "sqrt", "integer_pow", "square", "argmax"):
+            assert "bfloat16" not in operands, name
+
+
+def test_fp32_has_no_bf16() -> None:
+    assert all("bfloat16" not in (*ins, out) for _, ins, out in forward_operations(CONFIG))
+
+
+def test_every_product_weight_of_the_encoder_is_cast() -> None:
+    """By name, so that a renamed module does not silently fall back to float32."""
+    training = Training(BF16, Wav2Vec2Task(BF16), sharding.build_mesh(BF16.mesh))
+    params, _ = jax.eval_shape(
+        lambda p: to_compute(p, {"waveform": jnp.zeros((1, 400))}, "bf16"),
+        training.abstract_state["params"],
+    )
+    kept = {path for path, value in params.items() if value.dtype == jnp.float32}
+    assert {path for path in kept if path.endswith("kernel")} == {
+        "quantizer.weight_proj.kernel",
+        "project_hid.kernel",
+        "project_q.kernel",
+    }
+    assert all("norm" in path or "pos_conv" in path for path in kept if "wav2vec2" in path)

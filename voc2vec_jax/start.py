@@ -1,0 +1,144 @@
+"""Where a run starts, and all that it carries along besides its arrays."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from voc2vec_jax.checkpoint import CheckpointMismatchError, Checkpoints, State, with_shardings
+from voc2vec_jax.config import Config, ConfigError
+from voc2vec_jax.update import Training
+
+
+class TrainingData(Protocol):
+    """Where batches come from: a pure function of the step."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal if, and only if, every step reads the same samples."""
+        ...
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Updates in which the whole corpus is heard."""
+        ...
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Clips in a batch, each number that occurs."""
+        ...
+
+    @property
+    def corpus_hours(self) -> float:
+        """Duration of what is trained on."""
+        ...
+
+    def batches(self, start_step: int, stop_step: int) -> Iterator[dict[str, np.ndarray]]:
+        """The batches of the updates from `start_step` up to `stop_step`."""
+        ...
+
+    def eval_batches(self) -> Iterator[dict[str, np.ndarray]]:
+        """The held-out clips, always in the same batches; none if nothing is held out."""
+        ...
+
+
+@dataclass
+class Progress:
+    """What a run knows of itself; saved with the arrays, so that a resumed one logs the same."""
+
+    step: int = 0
+    """Updates done."""
+    window: dict[str, list[float]] = field(default_factory=dict)
+    """Sums and counts since the last log line."""
+    heard_seconds: float = 0.0
+    best_step: int | None = None
+    best_eval_loss: float | None = None
+    alarm: dict[str, int] = field(default_factory=dict)
+
+    def meta(self, config: Config, data: TrainingData) -> dict[str, Any]:
+        """What stands beside the arrays in a checkpoint."""
+        return {
+            "progress": asdict(self),
+            "config": config.to_dict(),
+            "data_fingerprint": data.fingerprint,
+            "versions": {"jax": jax.__version__, "python": sys.version.split()[0]},
+        }
+
+
+def find_start(
+    training: Training,
+    data: TrainingData,
+    checkpoints: Checkpoints,
+    initial_params: Callable[[], Mapping[str, np.ndarray]] | None,
+    resume: Path | None,
+) -> tuple[State, Progress, bool]:
+    """State and progress to begin with, and whether they are those of an earlier run.
+
+    In this order: the newest checkpoint in the workdir; the newest one under `resume`; fresh state
+    with `initial_params`; fresh state.
+    """
+    step = checkpoints.latest_step()
+    if step is not None:
+        return *_restore(training, data, checkpoints, step), True
+    if resume is not None:
+        return *_resume_other(training, data, resume), True
+    state = training.initial_state(initial_params() if initial_params else None)
+    return state, Progress(), False
+
+
+def _resume_other(training: Training, data: TrainingData, workdir: Path) -> tuple[State, Progress]:
+    directory = workdir / "checkpoints"
+    if directory.is_dir():
+        with Checkpoints(directory, keep=None) as checkpoints:
+            step = checkpoints.latest_step()
+            if step is not None:
+                state, progress = _restore(training, data, checkpoints, step)
+                # The best checkpoint stays behind in the other workdir.
+                progress.best_step = progress.best_eval_loss = None
+                return state, progress
+    raise CheckpointMismatchError(f"{workdir}: holds no checkpoint to resume from")
+
+
+def _restore(
+    training: Training, data: TrainingData, checkpoints: Checkpoints, step: int
+) -> tuple[State, Progress]:
+    meta = checkpoints.read_meta(step)
+    _refuse_other_run(training.config, data, meta)
+    if step > training.config.train.num_steps:
+        raise ConfigError(
+            f"train.num_steps={training.config.train.num_steps}: the checkpoint has {step} updates "
+            "behind it; give at least as many"
+        )
+    state = checkpoints.restore(step, with_shardings(training.abstract_state, training.shardings))
+    return state, Progress(**meta["progress"])
+
+
+def _refuse_other_run(config: Config, data: TrainingData, meta: Mapping[str, Any]) -> None:
+    then, now = meta["config"]["model"], config.to_dict()["model"]
+    changed = [
+        f"model.{name}: {then.get(name)} then, {now.get(name)} now"
+        for name in sorted(now.keys() | then.keys())
+        if then.get(name) != now.get(name)
+    ]
+    if changed:
+        raise CheckpointMismatchError(
+            "the checkpoint is of another architecture (" + "; ".join(changed) + "); use its "
+            "configuration, or another --workdir"
+        )
+    frozen_then = meta["config"]["optim"].get("frozen", [])
+    if frozen_then != list(config.optim.frozen):
+        raise CheckpointMismatchError(
+            f"optim.frozen: {frozen_then} then, {list(config.optim.frozen)} now; the optimiser has "
+            "no state for what was frozen, so go on with the same, or start in another --workdir "
+            "with --init-from"
+        )
+    if meta["data_fingerprint"] != data.fingerprint:
+        raise CheckpointMismatchError(
+            "the checkpoint was made with other data (the corpus, or how it is batched, has "
+            "changed), so it cannot go on exactly; restore the data, or start in another --workdir "
+            "with --init-from"
+        )
