@@ -270,6 +270,9 @@ def test_the_classification_pipeline_of_transformers_runs_an_export(
     save_theirs(CLASSIFIERS[family].__name__, config, tmp_path / "theirs")
     ours = from_pretrained(tmp_path / "theirs")
     save_pretrained(ours, tmp_path / "ours")
+    card = (tmp_path / "ours" / "README.md").read_text()
+    assert "AutoModelForAudioClassification" in card
+    assert "It tells apart: laugh, cry, cough." in card
     extractor = transformers.AutoFeatureExtractor.from_pretrained(tmp_path / "ours")
     assert (extractor.sampling_rate, extractor.do_normalize) == (16_000, True)
     pipe = transformers.pipeline(

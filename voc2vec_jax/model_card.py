@@ -29,7 +29,7 @@ waveform, lengths = model.preprocess([load_audio("clip.wav")])
 out = model(waveform, lengths)
 ```
 
-It also loads in PyTorch: `transformers.AutoModel.from_pretrained("path/to/this/folder")`.
+It also loads in PyTorch: `transformers.{auto_class}.from_pretrained("path/to/this/folder")`.
 
 ## Padding
 
@@ -37,9 +37,11 @@ It also loads in PyTorch: `transformers.AutoModel.from_pretrained("path/to/this/
 
 ## Limits
 
-The model has seen what its training data holds and nothing else. It has no classification head:
-class scores mean something only after fine-tuning.
+The model has seen what its training data holds and nothing else. {limits}
 """
+ENCODER = """\
+It has no classification head:
+class scores mean something only after fine-tuning."""
 
 GROUP_NORM = """\
 This model was trained with padding excluded everywhere (`padding="masked"` in voc2vec_jax). Its
@@ -64,7 +66,10 @@ def render(architecture: str, config: ModelConfig, facts: Mapping[str, str] | No
         table = "\n".join(["| | |", "|---|---|", *rows])
     else:
         table = "How these weights were made was not recorded when they were saved."
+    classifies = "ForSequenceClassification" in architecture
     return CARD.format(
+        auto_class="AutoModelForAudioClassification" if classifies else "AutoModel",
+        limits=f"It tells apart: {', '.join(config.labels)}." if classifies else ENCODER,
         model_type=config.model_type,
         architecture=architecture,
         facts=table,
