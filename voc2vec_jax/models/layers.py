@@ -9,9 +9,44 @@ from flax import nnx
 from jax.nn import initializers
 
 
+@jax.custom_vjp
 def gelu(x: jax.Array) -> jax.Array:
-    """Exact (erf) GELU; the tanh form would be off by up to 4.7e-4."""
+    """Exact (erf) GELU; the tanh form would be off by up to 4.7e-4.
+
+    On a CPU it is computed as PyTorch does, x · (1 + erf(x / √2)) / 2, and its derivative from
+    nothing but `x`. jax.nn writes it with erfc, whose tail is exact in relative terms, but for
+    which XLA:CPU evaluates several expansions everywhere: four times the CPU time forward, two and
+    a half times backward. The difference is at most 1e-6.
+    """
+    activated: jax.Array = jax.lax.platform_dependent(x, cpu=_gelu_by_erf, default=_gelu_by_erfc)
+    return activated
+
+
+def _gelu_by_erf(x: jax.Array) -> jax.Array:
+    return x * _normal_distribution(x)
+
+
+def _gelu_by_erfc(x: jax.Array) -> jax.Array:
     return jax.nn.gelu(x, approximate=False)
+
+
+def _normal_distribution(x: jax.Array) -> jax.Array:
+    return 0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5)))
+
+
+def _gelu_backward(x: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
+    def by_erf(x: jax.Array, grad: jax.Array) -> jax.Array:
+        density = jnp.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+        return grad * (_normal_distribution(x) + x * density)
+
+    def by_erfc(x: jax.Array, grad: jax.Array) -> jax.Array:
+        return jax.vjp(_gelu_by_erfc, x)[1](grad)[0]
+
+    dx: jax.Array = jax.lax.platform_dependent(x, grad, cpu=by_erf, default=by_erfc)
+    return (dx,)
+
+
+gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
