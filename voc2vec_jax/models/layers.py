@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,10 +68,27 @@ def layer_norm(features: int, epsilon: float, rngs: nnx.Rngs) -> nnx.LayerNorm:
     return nnx.LayerNorm(features, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
 
 
+def product_by_rows(
+    x: jax.Array, kernel: jax.Array, dimension_numbers: Any, **options: Any
+) -> jax.Array:
+    """The product of a linear layer, with all leading axes of `x` [..., in] made one.
+
+    XLA:CPU contracts the single axis of the weight gradient that is left (clips × frames) in down
+    to three fifths of the time that it needs for two.
+    """
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    product = jax.lax.dot_general(rows, kernel, (((1,), (0,)), ((), ())), **options)
+    return product.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
 def encoder_linear(in_features: int, out_features: int, rngs: nnx.Rngs) -> nnx.Linear:
     """Linear layer as fairseq initialises the transformer: N(0, 0.02), bias 0."""
     return nnx.Linear(
-        in_features, out_features, kernel_init=initializers.normal(stddev=0.02), rngs=rngs
+        in_features,
+        out_features,
+        kernel_init=initializers.normal(stddev=0.02),
+        dot_general=product_by_rows,
+        rngs=rngs,
     )
 
 
@@ -81,6 +99,7 @@ def torch_linear(in_features: int, out_features: int, rngs: nnx.Rngs) -> nnx.Lin
         out_features,
         kernel_init=initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
         bias_init=symmetric_uniform(1 / math.sqrt(in_features)),
+        dot_general=product_by_rows,
         rngs=rngs,
     )
 
