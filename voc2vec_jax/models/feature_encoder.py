@@ -9,6 +9,7 @@ from jax.nn import initializers
 
 from voc2vec_jax.audio import frames_from_samples
 from voc2vec_jax.config import ModelConfig
+from voc2vec_jax.models.convolution import normalised_conv, strided_conv
 from voc2vec_jax.models.layers import gelu, layer_norm, symmetric_uniform
 
 
@@ -16,31 +17,14 @@ class TimeNorm(nnx.Module):
     """Group norm with one group per channel, so mean and variance run over time.
 
     In base models this is the only place where padding reaches the valid frames of a clip; a mask
-    keeps it out.
+    keeps it out. It holds the parameters; `normalised_conv` computes it together with the
+    convolution before it.
     """
 
     def __init__(self, channels: int, epsilon: float):
         self.epsilon = epsilon
         self.scale = nnx.Param(jnp.ones((channels,)))
         self.bias = nnx.Param(jnp.zeros((channels,)))
-
-    def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
-        """Args: `x` [B, T, C]; `mask` [B, T], True where real, or None for the whole axis.
-
-        Computes in float32, and gives back the dtype of `x`.
-        """
-        dtype = x.dtype
-        x = x.astype(jnp.float32)
-        if mask is None:
-            mean = jnp.mean(x, axis=1, keepdims=True)  # [B, 1, C]
-            variance = jnp.mean(jnp.square(x - mean), axis=1, keepdims=True)
-        else:
-            weight = mask.astype(x.dtype)[:, :, None]  # [B, T, 1]
-            count = jnp.maximum(jnp.sum(weight, axis=1, keepdims=True), 1)
-            mean = jnp.sum(x * weight, axis=1, keepdims=True) / count
-            variance = jnp.sum(jnp.square(x - mean) * weight, axis=1, keepdims=True) / count
-        scale = jax.lax.rsqrt(variance + self.epsilon) * self.scale[...].reshape(1, 1, -1)
-        return ((x - mean) * scale + self.bias[...].reshape(1, 1, -1)).astype(dtype)
 
 
 def _norm(config: ModelConfig, index: int, rngs: nnx.Rngs) -> nnx.LayerNorm | TimeNorm | None:
@@ -56,11 +40,12 @@ class ConvLayer(nnx.Module):
     def __init__(self, config: ModelConfig, index: int, *, rngs: nnx.Rngs):
         in_channels = config.conv_dim[index - 1] if index else 1
         channels, kernel = config.conv_dim[index], config.conv_kernel[index]
+        self.stride = config.conv_stride[index]
         self.conv = nnx.Conv(
             in_channels,
             channels,
             kernel_size=(kernel,),
-            strides=(config.conv_stride[index],),
+            strides=(self.stride,),
             padding="VALID",
             use_bias=config.conv_bias,
             kernel_init=initializers.variance_scaling(2.0, "fan_in", "normal"),
@@ -72,12 +57,16 @@ class ConvLayer(nnx.Module):
 
     def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
         """Args: `x` [B, T, C]; `mask` [B, T'] of the output frames, only read by `TimeNorm`."""
-        x = self.conv(x)
-        if isinstance(self.layer_norm, TimeNorm):
-            x = self.layer_norm(x, mask)
-        elif self.layer_norm is not None:
-            x = self.layer_norm(x)
-        return gelu(x)
+        norm, kernel = self.layer_norm, self.conv.kernel[...]
+        if isinstance(norm, TimeNorm):
+            x = normalised_conv(
+                x, kernel, self.stride, mask, norm.scale[...], norm.bias[...], norm.epsilon
+            )
+            return gelu(x)
+        x = strided_conv(x, kernel, self.stride)
+        if self.conv.bias is not None:
+            x = x + self.conv.bias[...].reshape(1, 1, -1)
+        return gelu(x if norm is None else norm(x))
 
 
 class FeatureEncoder(nnx.Module):

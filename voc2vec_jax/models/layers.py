@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,44 @@ from flax import nnx
 from jax.nn import initializers
 
 
+@jax.custom_vjp
 def gelu(x: jax.Array) -> jax.Array:
-    """Exact (erf) GELU; the tanh form would be off by up to 4.7e-4."""
+    """Exact (erf) GELU; the tanh form would be off by up to 4.7e-4.
+
+    On a CPU it is computed as PyTorch does, x · (1 + erf(x / √2)) / 2, and its derivative from
+    nothing but `x`. jax.nn writes it with erfc, whose tail is exact in relative terms, but for
+    which XLA:CPU evaluates several expansions everywhere: four times the CPU time forward, two and
+    a half times backward. The difference is at most 1e-6.
+    """
+    activated: jax.Array = jax.lax.platform_dependent(x, cpu=_gelu_by_erf, default=_gelu_by_erfc)
+    return activated
+
+
+def _gelu_by_erf(x: jax.Array) -> jax.Array:
+    return x * _normal_distribution(x)
+
+
+def _gelu_by_erfc(x: jax.Array) -> jax.Array:
     return jax.nn.gelu(x, approximate=False)
+
+
+def _normal_distribution(x: jax.Array) -> jax.Array:
+    return 0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5)))
+
+
+def _gelu_backward(x: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
+    def by_erf(x: jax.Array, grad: jax.Array) -> jax.Array:
+        density = jnp.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+        return grad * (_normal_distribution(x) + x * density)
+
+    def by_erfc(x: jax.Array, grad: jax.Array) -> jax.Array:
+        return jax.vjp(_gelu_by_erfc, x)[1](grad)[0]
+
+    dx: jax.Array = jax.lax.platform_dependent(x, grad, cpu=by_erf, default=by_erfc)
+    return (dx,)
+
+
+gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
@@ -41,10 +77,27 @@ def layer_norm(features: int, epsilon: float, rngs: nnx.Rngs) -> LayerNorm:
     return LayerNorm(features, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
 
 
+def product_by_rows(
+    x: jax.Array, kernel: jax.Array, dimension_numbers: Any, **options: Any
+) -> jax.Array:
+    """The product of a linear layer, with all leading axes of `x` [..., in] made one.
+
+    XLA:CPU contracts the single axis of the weight gradient that is left (clips × frames) in down
+    to three fifths of the time that it needs for two.
+    """
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    product = jax.lax.dot_general(rows, kernel, (((1,), (0,)), ((), ())), **options)
+    return product.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
 def encoder_linear(in_features: int, out_features: int, rngs: nnx.Rngs) -> nnx.Linear:
     """Linear layer as fairseq initialises the transformer: N(0, 0.02), bias 0."""
     return nnx.Linear(
-        in_features, out_features, kernel_init=initializers.normal(stddev=0.02), rngs=rngs
+        in_features,
+        out_features,
+        kernel_init=initializers.normal(stddev=0.02),
+        dot_general=product_by_rows,
+        rngs=rngs,
     )
 
 
@@ -55,6 +108,7 @@ def torch_linear(in_features: int, out_features: int, rngs: nnx.Rngs) -> nnx.Lin
         out_features,
         kernel_init=initializers.variance_scaling(1 / 3, "fan_in", "uniform"),
         bias_init=symmetric_uniform(1 / math.sqrt(in_features)),
+        dot_general=product_by_rows,
         rngs=rngs,
     )
 
