@@ -1,0 +1,252 @@
+"""How much a frozen model says of labels: linear probes, with the baselines that it has to beat.
+
+Each clip becomes one vector, the mean and the standard deviation of a hidden state over the clip's
+frames; a multinomial logistic regression on the vectors is tested on groups (speakers, uploaders)
+that it never saw. Everything that is chosen, namely the strength of regularisation and the hidden
+layer, is chosen inside the training groups of a fold, again by groups: a test fold is scored once.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from flax import nnx
+from numpy.typing import NDArray
+
+from voc2vec_jax.audio import SAMPLE_RATE, frames_from_samples
+from voc2vec_jax.models import ModelOutput, Wav2Vec2Model
+from voc2vec_jax.models.parameters import split
+from voc2vec_jax.pretrained import PretrainedModel
+
+INVERSE_STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
+"""scikit-learn's C, from which each fold chooses."""
+INNER_FOLDS = 3
+MFCC_COUNT = 13
+CHOSEN = "chosen"
+"""Name of the score of whichever layer each fold chose inside its training groups."""
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.integer]
+Features = dict[str, Floats]
+"""[clips, width] by layer."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Scores of the predictions of all test folds together, each clip predicted once."""
+
+    uar: float
+    """Unweighted average recall: the mean over classes of the share found."""
+    macro_f1: float
+
+
+def randomly_initialised(model: PretrainedModel, seed: int) -> PretrainedModel:
+    """The encoder of `model` with fresh weights: same architecture, signals and padding."""
+    _, params = split(Wav2Vec2Model(model.config, rngs=nnx.Rngs(jax.random.key(seed))))
+    return PretrainedModel(
+        Wav2Vec2Model,
+        model.config,
+        params,
+        preprocessor=model.preprocessor,
+        padding=model.padding,
+        attention_mask=model.attention_mask,
+    )
+
+
+def hidden_statistics(
+    model: PretrainedModel, waveforms: Sequence[Floats], *, batch_seconds: float = 32.0
+) -> Features:
+    """Mean and standard deviation over a clip's frames of every hidden state.
+
+    Args:
+        model: An encoder (`architecture=Wav2Vec2Model`) with `padding="masked"`, so that a clip's
+            vector does not depend on its batch.
+        waveforms: float32 [S] each, 16 kHz.
+        batch_seconds: Padded audio per batch.
+
+    Returns:
+        [clips, 2 · D] by layer: "layer 0" is the input of the transformer, "layer i" the output of
+        its i-th layer.
+
+    Raises:
+        ValueError: The model does not mask padding.
+    """
+    if model.padding != "masked":
+        raise ValueError(f"padding={model.padding!r}: load the model with padding='masked'")
+    layers = model.config.num_hidden_layers + 1
+    pooled = np.zeros((layers, len(waveforms), 2 * model.config.hidden_size), np.float32)
+    for rows in _batches([len(waveform) for waveform in waveforms], batch_seconds):
+        waveform, lengths = model.preprocess([waveforms[row] for row in rows])
+        out = model(waveform, lengths, output_hidden_states=True)
+        assert isinstance(out, ModelOutput)
+        assert out.hidden_states is not None
+        frames = frames_from_samples(lengths, model.config.conv_kernel, model.config.conv_stride)
+        for layer, hidden in enumerate(out.hidden_states):
+            for row, states, count in zip(rows, np.asarray(hidden), frames, strict=True):
+                pooled[layer, row] = _mean_and_std(states[:count])
+    return {f"layer {layer}": pooled[layer] for layer in range(layers)}
+
+
+def _batches(samples: Sequence[int], batch_seconds: float) -> list[list[int]]:
+    """Clips of like lengths together; a batch is at most `batch_seconds` long, or one clip."""
+    batches: list[list[int]] = [[]]
+    for row in sorted(range(len(samples)), key=lambda row: samples[row]):
+        if (len(batches[-1]) + 1) * samples[row] > batch_seconds * SAMPLE_RATE and batches[-1]:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
+
+
+def _mean_and_std(frames: Floats) -> Floats:  # [T, D] -> [2 · D]
+    return np.concatenate([frames.mean(axis=0), frames.std(axis=0)])
+
+
+def mfcc_statistics(waveforms: Sequence[Floats]) -> Features:
+    """Mean and standard deviation of 13 MFCCs and their first and second differences.
+
+    Windows of 25 ms every 10 ms, 40 mel bands, by librosa.
+
+    Args:
+        waveforms: float32 [S] each, 16 kHz.
+
+    Returns:
+        [clips, 78] under the name "MFCC".
+    """
+    import librosa  # takes seconds to import
+
+    rows = []
+    for waveform in waveforms:
+        mfcc = librosa.feature.mfcc(
+            y=waveform, sr=SAMPLE_RATE, n_mfcc=MFCC_COUNT, n_fft=400, hop_length=160, n_mels=40
+        )  # [13, T]
+        # A clip of a single frame has no differences; "nearest" gives it zeros.
+        differences = [
+            librosa.feature.delta(mfcc, width=9, order=order, mode="nearest") for order in (1, 2)
+        ]
+        rows.append(_mean_and_std(np.concatenate([mfcc, *differences]).T))
+    return {"MFCC": np.stack(rows).astype(np.float32)}
+
+
+def group_folds(
+    labels: Ints, groups: Sequence[str], folds: int, seed: int
+) -> list[tuple[Ints, Ints]]:
+    """Training and test clips of each fold; no group is on both sides.
+
+    Folds are stratified as far as groups allow.
+
+    Args:
+        labels: [clips] class of each clip.
+        groups: Speaker, session or upload of each clip.
+        folds: How many; each clip is tested in one of them.
+        seed: Decides which groups go together.
+
+    Raises:
+        ValueError: A clip has no label or no group, or a class has clips of fewer groups than
+            there are folds, so that some fold could not learn or test it.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    _require_groups(labels, groups, folds)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # It counts clips of a class, not its groups, which were counted above.
+        warnings.filterwarnings("ignore", message="The least populated class")
+        return list(splitter.split(np.zeros(len(labels)), labels, list(groups)))
+
+
+def _require_groups(labels: Ints, groups: Sequence[str], folds: int) -> None:
+    unknown = int(np.sum(labels < 0)) or sum(group == "" for group in groups)
+    if unknown or len(groups) != len(labels):
+        raise ValueError(
+            f"{unknown} of {len(labels)} clips have no label or no group; a probe needs both"
+        )
+    for label in np.unique(labels):
+        found = {group for group, other in zip(groups, labels, strict=True) if other == label}
+        if len(found) < folds:
+            raise ValueError(
+                f"class {label} has clips of {len(found)} groups, fewer than the {folds} folds;"
+                " use fewer folds"
+            )
+
+
+def probe(
+    features: Mapping[str, Floats], labels: Ints, groups: Sequence[str], *, folds: int, seed: int
+) -> dict[str, Score]:
+    """Cross-validated scores of a linear probe on every layer, and on the layer that folds choose.
+
+    Args:
+        features: [clips, width] by layer.
+        labels: [clips] class of each clip.
+        groups: Speaker, session or upload of each clip.
+        folds: Outer folds.
+        seed: Decides the folds, outer and inner.
+
+    Returns:
+        Scores by layer. Where there are several layers, `CHOSEN` is the score of the procedure
+        that chooses the layer too; the best of the others was chosen by looking at test folds.
+
+    Raises:
+        ValueError: As `group_folds`.
+    """
+    predicted = {name: np.full(len(labels), -1) for name in (*features, CHOSEN)}
+    for train, test in group_folds(labels, groups, folds, seed):
+        train_groups = [groups[clip] for clip in train]
+        inner = group_folds(labels[train], train_groups, INNER_FOLDS, seed)
+        found: dict[str, float] = {}
+        for name, values in features.items():
+            found[name], strength = _choose_strength(values[train], labels[train], inner)
+            predicted[name][test] = _fit_predict(
+                values[train], labels[train], values[test], strength
+            )
+        best = max(found, key=lambda name: found[name])
+        predicted[CHOSEN][test] = predicted[best][test]
+    if len(features) == 1:
+        del predicted[CHOSEN]
+    return {name: score(labels, values) for name, values in predicted.items()}
+
+
+def _choose_strength(
+    features: Floats, labels: Ints, folds: Sequence[tuple[Ints, Ints]]
+) -> tuple[float, float]:
+    """Best UAR over the inner folds, and the C that reached it."""
+    uars = []
+    for strength in INVERSE_STRENGTHS:
+        predicted = np.full(len(labels), -1)
+        for train, test in folds:
+            predicted[test] = _fit_predict(features[train], labels[train], features[test], strength)
+        uars.append(score(labels, predicted).uar)
+    best = int(np.argmax(uars))
+    return uars[best], INVERSE_STRENGTHS[best]
+
+
+def _fit_predict(train: Floats, labels: Ints, test: Floats, strength: float) -> Ints:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    scaler = StandardScaler().fit(train)
+    # Balanced, because the score weighs classes alike; the tolerance is far below what moves it.
+    classifier = LogisticRegression(C=strength, class_weight="balanced", tol=1e-3, max_iter=500)
+    classifier.fit(scaler.transform(train), labels)
+    predicted: Ints = classifier.predict(scaler.transform(test))
+    return predicted
+
+
+def score(labels: Ints, predicted: Ints) -> Score:
+    """UAR and macro F1 over the classes that occur in `labels`."""
+    from sklearn.metrics import f1_score, recall_score
+
+    classes = np.unique(labels)
+    return Score(
+        uar=float(recall_score(labels, predicted, labels=classes, average="macro")),
+        macro_f1=float(
+            f1_score(labels, predicted, labels=classes, average="macro", zero_division=0.0)
+        ),
+    )
+
+
+def majority(labels: Ints) -> Score:
+    """Scores of naming the commonest class every time; its UAR is one over the classes."""
+    values, counts = np.unique(labels, return_counts=True)
+    return score(labels, np.full(len(labels), values[np.argmax(counts)]))
