@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from tests.reference import hf_model
 from voc2vec_jax import convert, from_pretrained, hub, tensor_files
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.convert import Tensors
+from voc2vec_jax.models import Wav2Vec2Model
+from voc2vec_jax.models.parameters import describe
 from voc2vec_jax.tensor_files import (
     SAFETENSORS,
     SAFETENSORS_INDEX,
@@ -335,3 +338,33 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=rf"{path.name}: not a whole safetensors file"):
         read_tensors(tmp_path)
+
+
+def test_a_tensor_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
+    write_tensors(tmp_path, TENSORS, SMALL_SHARD)
+    tensors = read_tensors(tmp_path)
+    np.testing.assert_array_equal(tensors["large"], TENSORS["large"])
+    for path in tmp_path.glob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"\.safetensors: not a whole safetensors file"):
+        tensors["large"]
+
+
+@pytest.mark.parametrize("limit", [10**9, 2**20], ids=["one file", "shards"])
+def test_loading_holds_the_weights_once(tmp_path: Path, limit: int) -> None:
+    config = ModelConfig(hidden_size=128, intermediate_size=512, num_attention_heads=4)
+    _, expected = describe(Wav2Vec2Model, config)
+    params = {path: np.ones(shape.shape, np.float32) for path, shape in expected.items()}
+    whole = sum(value.nbytes for value in params.values())
+    write_tensors(tmp_path, convert.to_hf(params), limit)
+    del params
+    tracemalloc.start()
+    try:
+        loaded, _ = convert.from_hf(read_tensors(tmp_path), expected)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    largest = max(value.nbytes for value in loaded.values())
+    assert whole < peak < whole + 2 * largest + 2**20
+    # JAX takes arrays at such addresses as they are.
+    assert all(value.ctypes.data % 64 == 0 for value in loaded.values())

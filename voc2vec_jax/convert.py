@@ -19,6 +19,9 @@ Tensors = dict[str, np.ndarray]
 
 ENCODER_PREFIXES = ("wav2vec2.", "hubert.")
 """Where models with a head keep the encoder, by family; a bare encoder has no prefix."""
+ALIGNMENT_BYTES = 64
+STRIP = 32
+"""Elements of the last axis that are copied together."""
 
 
 class Row(NamedTuple):
@@ -149,7 +152,7 @@ def from_hf(
         else:
             # One copy, always: the source may be a map of a file that is about to go.
             with np.errstate(over="ignore"):  # what float32 cannot hold is reported below
-                value = np.array(_reversed_if_needed(path, value), shape.dtype, order="C")
+                value = _copy(_reversed_if_needed(path, value), shape.dtype)
             if not np.isfinite(value).all():
                 problems.append(f"not finite  {names[0]}  holds NaN or infinity")
             result[path] = value
@@ -204,6 +207,22 @@ def _is_head(name: str, expected: AbstractParams) -> bool:
 def _reversed_if_needed(path: str, value: np.ndarray) -> np.ndarray:
     """A view, as PyTorch and JAX see each other's axes."""
     return value.T if TABLE[path.rpartition(".")[2]].reverse_axes else value
+
+
+def _copy(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """In C order, and at an address where JAX on a CPU uses the copy instead of making its own."""
+    size = value.size * np.dtype(dtype).itemsize
+    memory = np.empty(size + ALIGNMENT_BYTES, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT_BYTES
+    copy = memory[start : start + size].view(dtype).reshape(value.shape)
+    if value.ndim < 2:
+        copy[...] = value
+        return copy
+    # In strips: reversing the axes of a large array at once misses the cache at every element.
+    for first in range(0, value.shape[-1], STRIP):
+        strip = np.s_[..., first : first + STRIP]
+        copy[strip] = value[strip]
+    return copy
 
 
 def _hf_shape(path: str, shape: tuple[int, ...]) -> list[int]:
