@@ -234,7 +234,8 @@ def check_ten_steps(architecture: Architecture, config: ModelConfig, lengths: li
     print(curve)
     for loss, expected in curve:
         assert loss == pytest.approx(expected, rel=1e-4)
-    assert curve[-1][0] < 0.98 * curve[0][0]
+    # Of the same batch, so that steps in place of none would show.
+    assert curve[8][0] < curve[0][0] - 1e-3
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -140,8 +140,9 @@ def _choose(
     family = held.config.model_type
     chosen = asked or own
     if chosen is None:
+        named_in = held.place / "config.json" if held.place.is_dir() else held.place
         raise CheckpointError(
-            f"{held.place}: holds a {held.architecture}; supported: "
+            f"{named_in}: holds a {held.architecture}; supported: "
             f"{', '.join(ARCHITECTURES[family])}. Give architecture={ENCODERS[family].__name__} "
             "for its encoder alone"
         )
