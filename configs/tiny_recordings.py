@@ -20,7 +20,7 @@ from voc2vec_jax.config import (
 def get_config() -> Config:
     return Config(
         task="wav2vec2",
-        # The model of tiny.py, but without dropout: three passes over the data do not overfit.
+        # The model of tiny.py without dropout, whose random numbers cost time on a CPU.
         model=ModelConfig(
             conv_dim=(64, 64, 96, 128, 128, 128, 128),
             hidden_size=144,
@@ -40,8 +40,8 @@ def get_config() -> Config:
             feat_quantizer_dropout=0.0,
             layerdrop=0.0,
         ),
-        # Most clips are 1.9 s long, so that one bucket pads little and compiles once. On a CPU many
-        # small updates learn more than a few large ones for the same audio heard.
+        # Most clips are 1.9 s long, so that one bucket pads little and compiles once.
+        # Batches are small so that 3,000 updates take half an hour.
         data=DataConfig(
             max_seconds=2.0,
             bucket_seconds=(2.0,),

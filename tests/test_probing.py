@@ -134,7 +134,7 @@ def test_each_fold_chooses_the_layer_without_its_test_clips() -> None:
     rng = np.random.default_rng(0)
     labels = np.tile([0, 1], 40)
     groups = [f"g{clip // 4}" for clip in range(80)]
-    noise = {f"layer {i}": rng.normal(size=(80, 3)).astype(np.float32) for i in range(8)}
+    noise = {f"layer {i}": rng.normal(size=(80, 3)).astype(np.float32) for i in range(12)}
     scores = probing.probe(noise, labels, groups, folds=4, seed=0)
     best = max(scores[name].uar for name in noise)
     assert best > 0.6

@@ -1,0 +1,54 @@
+"""The command from a table of recordings to a table of scores."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data_pipelines.synthetic import CLASSES, write_wavs
+from tests.conftest import ARCHITECTURES, TINY
+from tools import probe
+from voc2vec_jax import probing
+from voc2vec_jax.config import ModelConfig
+from voc2vec_jax.hub import save_pretrained
+from voc2vec_jax.models import Wav2Vec2Model
+from voc2vec_jax.pretrained import Preprocessor, PretrainedModel
+
+
+def test_every_row_is_printed_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_wavs(tmp_path / "wavs", speakers=6, takes=1)
+    config = ModelConfig(**TINY, **ARCHITECTURES["base"])
+    model = PretrainedModel(Wav2Vec2Model, config, {}, preprocessor=Preprocessor())
+    save_pretrained(probing.randomly_initialised(model, 5), tmp_path / "model")
+    out = tmp_path / "probe.json"
+    command = [
+        "probe", str(tmp_path / "model"), "--table", str(tmp_path / "wavs" / "clips.csv"),
+        "--out", str(out), "--data-dir", str(tmp_path / "cache"),
+        "--folds", "3", "--seeds", "0", "--init-seeds", "5",
+    ]  # fmt: skip
+    monkeypatch.setattr("sys.argv", command)
+    probe.main()
+    report = json.loads(out.read_text(encoding="utf-8"))
+    assert (report["clips"], report["groups"]) == (60, 6)
+    assert report["classes"] == sorted(CLASSES)
+    rows = {(row["features"], row["layer"]): row for row in report["rows"]}
+    layers = {"layer 0", "layer 1", "layer 2", probing.CHOSEN}
+    names = {(name, layer) for name in ("random initialisation", "pre-trained") for layer in layers}
+    assert rows.keys() == {*names, ("majority class", "-"), ("MFCC statistics", "MFCC")}
+    assert rows["majority class", "-"]["uar"] == [0.1]
+    # The "pre-trained" model is the random one of the same seed.
+    for layer in layers:
+        assert rows["pre-trained", layer]["uar"] == rows["random initialisation", layer]["uar"], (
+            layer
+        )
+    printed = capsys.readouterr().out
+    assert printed.count("| pre-trained |") == len(layers)
+    assert str(tmp_path) not in out.read_text(encoding="utf-8")
+
+
+def test_a_missing_table_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["probe", "model", "--table", str(tmp_path / "none.csv")])
+    with pytest.raises(SystemExit, match=r"error: .*none\.csv: no such table"):
+        probe.main()
