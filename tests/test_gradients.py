@@ -235,7 +235,7 @@ def check_ten_steps(architecture: Architecture, config: ModelConfig, lengths: li
     for loss, expected in curve:
         assert loss == pytest.approx(expected, rel=1e-4)
     # Of the same batch, so that steps in place of none would show.
-    assert curve[8][0] < curve[0][0] - 1e-3
+    assert curve[8][0] < 0.99 * curve[0][0]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -14,7 +14,7 @@ import torch
 from flax import nnx
 from torch.nn import functional
 
-from tests.conftest import ARCHITECTURES, TINY
+from tests.conftest import ARCHITECTURES, NO_DROPOUT, TINY
 from tests.reference import clips, hf_model, sample_mask, tensors_of
 from voc2vec_jax import convert, losses
 from voc2vec_jax.config import Config, ModelConfig, ObjectiveConfig
@@ -23,18 +23,6 @@ from voc2vec_jax.models import Wav2Vec2ForPreTraining, Wav2Vec2Model
 from voc2vec_jax.models.parameters import Params, describe, merge, split
 from voc2vec_jax.models.quantizer import GumbelVectorQuantizer, Quantized
 from voc2vec_jax.tasks import Draws, Metrics, Wav2Vec2Task
-
-NO_DROPOUT = dict.fromkeys(
-    (
-        "hidden_dropout",
-        "activation_dropout",
-        "attention_dropout",
-        "feat_proj_dropout",
-        "feat_quantizer_dropout",
-        "layerdrop",
-    ),
-    0.0,
-)
 
 
 def draws_for(task: Wav2Vec2Task, lengths: np.ndarray, samples: int, seed: int) -> Draws:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.conftest import ARCHITECTURES
+from tests.conftest import ARCHITECTURES, NO_DROPOUT
 from tests.meshes import CONFIG, batch_of
 from voc2vec_jax import sharding
 from voc2vec_jax.config import Config, ConfigError, MeshConfig
@@ -17,18 +17,6 @@ from voc2vec_jax.models.parameters import Params
 from voc2vec_jax.precision import to_compute
 from voc2vec_jax.tasks import Batch, Wav2Vec2Task
 from voc2vec_jax.update import Training
-
-NO_DROPOUT = dict.fromkeys(
-    (
-        "hidden_dropout",
-        "attention_dropout",
-        "activation_dropout",
-        "feat_proj_dropout",
-        "feat_quantizer_dropout",
-        "layerdrop",
-    ),
-    0.0,
-)
 
 
 def changed(config: Config, **sections: dict[str, object]) -> Config:
