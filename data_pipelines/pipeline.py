@@ -6,9 +6,12 @@ reads what it needs of the store. A call per clip would cost ten times as much.
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +27,41 @@ PREFETCHED_BATCHES = 2
 Batch = dict[str, NDArray[np.float32] | NDArray[np.int32]]
 
 
+class Joined(Protocol):
+    """Integers that are known of every clip, and go along with its samples."""
+
+    @property
+    def name(self) -> str:
+        """Of the array in a batch."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal if, and only if, every clip has the same integers."""
+        ...
+
+    def rows(self, batch: PlannedBatch) -> NDArray[np.int32]:
+        """[b, ...] int32 for the windows of `batch`, one shape per bucket."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ClassLabels:
+    """The class of every clip as `labels` [b] int32, -1 where it is unknown."""
+
+    store: FlatStore
+    name: str = "labels"
+
+    @property
+    def fingerprint(self) -> str:
+        """See `Joined`."""
+        return hashlib.sha256(json.dumps(list(map(int, self.store.labels))).encode()).hexdigest()
+
+    def rows(self, batch: PlannedBatch) -> NDArray[np.int32]:
+        """See `Joined`."""
+        return np.asarray(self.store.labels, np.int32)[batch.clips]
+
+
 def batches(
     store: FlatStore,
     plan: BatchPlan,
@@ -31,6 +69,7 @@ def batches(
     *,
     start_step: int,
     stop_step: int,
+    joined: Sequence[Joined] = (),
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
@@ -42,13 +81,14 @@ def batches(
         data: says how to normalise.
         start_step: first step; batches do not depend on where a run started.
         stop_step: the step after the last.
+        joined: what goes along with the samples.
         process_index: this process, 0 to `process_count` - 1; it gets a contiguous block of rows.
         process_count: processes that share each batch.
 
     Yields:
         `waveform` float32 [b, S], zero-padded at the end, and `lengths` int32 [b] in samples,
         where b is the batch size over `process_count` and (b · process_count, S) one of
-        `plan.shapes`. The arrays are read-only.
+        `plan.shapes`; further arrays as `joined`. All are read-only.
 
     Raises:
         ConfigError: a batch cannot be split evenly over the processes.
@@ -63,13 +103,14 @@ def batches(
                 f" be split over {process_count} processes; make it a multiple of {process_count}"
             )
     rows_share = (process_index, process_count)
-    return _iterate(store, plan, data.normalize, start_step, stop_step, rows_share)
+    return _iterate(store, plan, data.normalize, joined, start_step, stop_step, rows_share)
 
 
 def _iterate(
     store: FlatStore,
     plan: BatchPlan,
     mode: str,
+    joined: Sequence[Joined],
     start_step: int,
     stop_step: int,
     rows_share: tuple[int, int],
@@ -77,27 +118,31 @@ def _iterate(
     tf = _import_tensorflow()
     failures: list[Exception] = []
 
-    def make(step: np.int64) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    names = ["waveform", "lengths", *(item.name for item in joined)]
+    types = [np.float32, *[np.int32] * (len(names) - 1)]
+
+    def make(step: np.int64) -> list[NDArray[Any]]:
         try:
-            return _assemble(store, _rows_of(plan.batch(int(step)), *rows_share), mode)
+            rows = _rows_of(plan.batch(int(step)), *rows_share)
+            return [_assemble(store, rows, mode), rows.lengths, *(j.rows(rows) for j in joined)]
         except Exception as error:
             # TensorFlow would bury it in a traceback of its own; an empty batch gets through.
             failures.append(error)
-            return np.zeros((0, 0), np.float32), np.zeros(0, np.int32)
+            return [np.zeros(0, kind) for kind in types]
 
     dataset = (
         tf.data.Dataset.range(start_step, stop_step)
         .map(
-            lambda step: tf.numpy_function(make, [step], [tf.float32, tf.int32]),
+            lambda step: tf.numpy_function(make, [step], types),
             num_parallel_calls=PARALLEL_CALLS,
             deterministic=True,
         )
         .prefetch(PREFETCHED_BATCHES)
     )
-    for waveform, lengths in dataset.as_numpy_iterator():
-        if len(lengths) == 0:
+    for arrays in dataset.as_numpy_iterator():
+        if len(arrays[0]) == 0:
             raise failures[0]
-        yield {"waveform": waveform, "lengths": lengths}
+        yield dict(zip(names, arrays, strict=True))
 
 
 def _import_tensorflow() -> Any:
@@ -121,10 +166,8 @@ def _rows_of(batch: PlannedBatch, process_index: int, process_count: int) -> Pla
     )
 
 
-def _assemble(
-    store: FlatStore, batch: PlannedBatch, mode: str
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """Crop, normalise and pad: waveform [b, S] and lengths [b]."""
+def _assemble(store: FlatStore, batch: PlannedBatch, mode: str) -> NDArray[np.float32]:
+    """Crop, normalise and pad: waveform [b, S]."""
     waveform = np.zeros((len(batch.clips), batch.bucket_samples), np.float32)
     windows = zip(waveform, batch.clips, batch.starts, batch.lengths, strict=True)
     for row, clip, start, length in windows:
@@ -136,4 +179,4 @@ def _assemble(
             window /= np.sqrt(store.variances[clip] + 1e-7)
         elif mode == "padded":
             row[:] = normalize(row)
-    return waveform, batch.lengths
+    return waveform

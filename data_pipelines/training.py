@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from data_pipelines.held_out import held_out
-from data_pipelines.pipeline import Batch, batches
+from data_pipelines.pipeline import Batch, Joined, batches
 from data_pipelines.plan import BatchPlan, long_enough
 from data_pipelines.sources import open_corpus
 from data_pipelines.store import FlatStore
@@ -28,12 +28,16 @@ class TrainingCorpus:
     data: DataConfig
     eval_plan: BatchPlan | None = None
     """Of the clips that are held out, if any are."""
+    joined: tuple[Joined, ...] = ()
+    """What goes along with the samples."""
 
     @property
     def fingerprint(self) -> str:
         """Equal if, and only if, every step reads the same samples."""
         rules = {k: v for k, v in asdict(self.data).items() if k not in PLACES}
-        identity = json.dumps([self.store.fingerprint, self.plan.seed, rules], sort_keys=True)
+        facts = [self.store.fingerprint, self.plan.seed, rules]
+        facts += [[item.name, item.fingerprint] for item in self.joined]
+        identity = json.dumps(facts, sort_keys=True)
         return hashlib.sha256(identity.encode()).hexdigest()
 
     @property
@@ -54,7 +58,7 @@ class TrainingCorpus:
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
         """The batches of the updates from `start_step` up to `stop_step`, in order."""
-        return batches(self.store, self.plan, self.data, start_step=start_step, stop_step=stop_step)
+        return self._batches(self.plan, start_step, stop_step)
 
     def eval_batches(self) -> Iterator[Batch]:
         """The held-out clips, always in the same batches and windows.
@@ -63,8 +67,17 @@ class TrainingCorpus:
         """
         if self.eval_plan is None:
             return iter(())
-        stop = self.eval_plan.batches_per_epoch
-        return batches(self.store, self.eval_plan, self.data, start_step=0, stop_step=stop)
+        return self._batches(self.eval_plan, 0, self.eval_plan.batches_per_epoch)
+
+    def _batches(self, plan: BatchPlan, start_step: int, stop_step: int) -> Iterator[Batch]:
+        return batches(
+            self.store,
+            plan,
+            self.data,
+            joined=self.joined,
+            start_step=start_step,
+            stop_step=stop_step,
+        )
 
     def summary(self) -> str:
         """What is in the corpus, where it lies, and what an epoch hears of it."""

@@ -1,7 +1,6 @@
-"""What is learnt: a task builds its model and turns a batch into a loss. The loop does the rest."""
+"""wav2vec 2.0 pre-training: telling a masked frame's code from those of other masked frames."""
 
 import math
-from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,47 +11,7 @@ from voc2vec_jax.audio import frames_from_samples
 from voc2vec_jax.config import Config
 from voc2vec_jax.losses import Ratio
 from voc2vec_jax.models import Wav2Vec2ForPreTraining
-
-Batch = dict[str, jax.Array]
-Metrics = dict[str, Ratio]
-
-
-class Task(Protocol):
-    """An objective. Stateless: everything random follows from the key it is given."""
-
-    architecture: Any
-    """The model class."""
-    redrawn: tuple[str, ...]
-    """Prefixes of the parameters that a run which starts from trained weights draws anew."""
-
-    def init(self, key: jax.Array) -> nnx.Module:
-        """A fresh model."""
-        ...
-
-    def draw(self, lengths: jax.Array, samples: int, key: jax.Array, *, train: bool = True) -> Any:
-        """All that is random for clips of `lengths` [B], padded to `samples`; see `Draws`.
-
-        It is drawn for a whole batch and then split: arrays by their first axis, while a key gives
-        each micro-batch one of its own and a scalar goes to all of them.
-        """
-        ...
-
-    def loss(
-        self, model: Any, batch: Batch, draws: Any, step: jax.Array
-    ) -> tuple[jax.Array, jax.Array, Metrics]:
-        """Loss summed over what it counts, that count, and metrics as sums and counts.
-
-        Args:
-            model: The model.
-            batch: All clips of an update, or a micro-batch of them.
-            draws: What `draw` returned, or the part of it that belongs to the micro-batch.
-            step: Updates done.
-        """
-        ...
-
-    def restart_rules(self) -> str:
-        """What a run that starts from trained weights takes over and what it begins anew."""
-        ...
+from voc2vec_jax.tasks.protocol import Batch, Metrics
 
 
 @struct.dataclass
@@ -207,8 +166,3 @@ class Wav2Vec2Task:
         if draws.gumbel is not None:
             metrics["temperature"] = Ratio(jnp.asarray(temperature, jnp.float32), one)
         return loss, frames, metrics
-
-
-def build_task(config: Config) -> Task:
-    """The task that `config.task` names."""
-    return Wav2Vec2Task(config)

@@ -1,0 +1,12 @@
+"""What is learnt. A task builds its model and turns a batch into a loss; the loop does the rest."""
+
+from voc2vec_jax.config import Config
+from voc2vec_jax.tasks.protocol import Batch, Metrics, Task
+from voc2vec_jax.tasks.wav2vec2 import Draws, Wav2Vec2Task
+
+__all__ = ["Batch", "Draws", "Metrics", "Task", "Wav2Vec2Task", "build_task"]
+
+
+def build_task(config: Config) -> Task:
+    """The task that `config.task` names."""
+    return Wav2Vec2Task(config)
