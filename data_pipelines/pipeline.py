@@ -9,13 +9,14 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipelines.augment import Augmentation
 from data_pipelines.plan import BatchPlan, PlannedBatch
 from data_pipelines.store import FlatStore, from_int16
 from voc2vec_jax.audio import normalize
@@ -70,6 +71,7 @@ def batches(
     start_step: int,
     stop_step: int,
     joined: Sequence[Joined] = (),
+    augmentation: Augmentation | None = None,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
@@ -82,6 +84,7 @@ def batches(
         start_step: first step; batches do not depend on where a run started.
         stop_step: the step after the last.
         joined: what goes along with the samples.
+        augmentation: changes each window after its normalisation.
         process_index: this process, 0 to `process_count` - 1; it gets a contiguous block of rows.
         process_count: processes that share each batch.
 
@@ -103,28 +106,32 @@ def batches(
                 f" be split over {process_count} processes; make it a multiple of {process_count}"
             )
     rows_share = (process_index, process_count)
-    return _iterate(store, plan, data.normalize, joined, start_step, stop_step, rows_share)
-
-
-def _iterate(
-    store: FlatStore,
-    plan: BatchPlan,
-    mode: str,
-    joined: Sequence[Joined],
-    start_step: int,
-    stop_step: int,
-    rows_share: tuple[int, int],
-) -> Iterator[Batch]:
-    tf = _import_tensorflow()
-    failures: list[Exception] = []
-
     names = ["waveform", "lengths", *(item.name for item in joined)]
     types = [np.float32, *[np.int32] * (len(names) - 1)]
 
-    def make(step: np.int64) -> list[NDArray[Any]]:
+    def make(step: int) -> list[NDArray[Any]]:
+        rows = _rows_of(plan.batch(step), *rows_share)
+        first_row = process_index * len(rows.clips)
+        waveform = _assemble(store, rows, data.normalize, augmentation, first_row)
+        return [waveform, rows.lengths, *(item.rows(rows) for item in joined)]
+
+    made = _ahead_of_time(make, types, start_step, stop_step)
+    return (dict(zip(names, arrays, strict=True)) for arrays in made)
+
+
+def _ahead_of_time(
+    make: Callable[[int], list[NDArray[Any]]],
+    types: Sequence[type[np.generic]],
+    start_step: int,
+    stop_step: int,
+) -> Iterator[tuple[NDArray[Any], ...]]:
+    """What `make` returns for each step, in order, made by threads of tf.data."""
+    tf = _import_tensorflow()
+    failures: list[Exception] = []
+
+    def make_or_fail(step: np.int64) -> list[NDArray[Any]]:
         try:
-            rows = _rows_of(plan.batch(int(step)), *rows_share)
-            return [_assemble(store, rows, mode), rows.lengths, *(j.rows(rows) for j in joined)]
+            return make(int(step))
         except Exception as error:
             # TensorFlow would bury it in a traceback of its own; an empty batch gets through.
             failures.append(error)
@@ -133,7 +140,7 @@ def _iterate(
     dataset = (
         tf.data.Dataset.range(start_step, stop_step)
         .map(
-            lambda step: tf.numpy_function(make, [step], types),
+            lambda step: tf.numpy_function(make_or_fail, [step], list(types)),
             num_parallel_calls=PARALLEL_CALLS,
             deterministic=True,
         )
@@ -142,7 +149,7 @@ def _iterate(
     for arrays in dataset.as_numpy_iterator():
         if len(arrays[0]) == 0:
             raise failures[0]
-        yield dict(zip(names, arrays, strict=True))
+        yield arrays
 
 
 def _import_tensorflow() -> Any:
@@ -166,11 +173,17 @@ def _rows_of(batch: PlannedBatch, process_index: int, process_count: int) -> Pla
     )
 
 
-def _assemble(store: FlatStore, batch: PlannedBatch, mode: str) -> NDArray[np.float32]:
-    """Crop, normalise and pad: waveform [b, S]."""
+def _assemble(
+    store: FlatStore,
+    batch: PlannedBatch,
+    mode: str,
+    augmentation: Augmentation | None,
+    first_row: int,
+) -> NDArray[np.float32]:
+    """Crop, normalise, augment and pad: waveform [b, S]."""
     waveform = np.zeros((len(batch.clips), batch.bucket_samples), np.float32)
     windows = zip(waveform, batch.clips, batch.starts, batch.lengths, strict=True)
-    for row, clip, start, length in windows:
+    for number, (row, clip, start, length) in enumerate(windows):
         window = row[:length]
         window[:] = from_int16(store.read(clip, start, length))
         if mode == "clip":
@@ -179,4 +192,6 @@ def _assemble(store: FlatStore, batch: PlannedBatch, mode: str) -> NDArray[np.fl
             window /= np.sqrt(store.variances[clip] + 1e-7)
         elif mode == "padded":
             row[:] = normalize(row)
+        if augmentation is not None:
+            augmentation(window, batch.step, first_row + number)
     return waveform

@@ -19,6 +19,7 @@ from data_pipelines.builders.base import (
     VocalisationBuilder,
 )
 from data_pipelines.builders.records import features
+from data_pipelines.download import download as fetch
 from data_pipelines.flat_store import DataError, FlatStore
 from data_pipelines.prepared import dataset_names, find_prepared
 from data_pipelines.sources import store_from_folder, store_from_table
@@ -62,6 +63,7 @@ def prepare_dataset(
     manual_dir: Path | None,
     data_dir: Path,
     *,
+    download: bool = False,
     exclude: Path | None = None,
     overwrite: bool = False,
     beam_runner: str | None = None,
@@ -74,6 +76,7 @@ def prepare_dataset(
         manual_dir: Holds the archive or its extracted tree, or a folder of exactly the dataset's
             name that does. Default `<data_dir>/manual`.
         data_dir: Gets the dataset and its flat store.
+        download: First fetch what is missing into the folder of the dataset's name.
         exclude: Ids of clips to leave out, one a line; `tools.find_overlap` writes such lists.
         overwrite: Throw away what was prepared before, the decoded audio included.
         beam_runner: Decode on Apache Beam, with this runner; needs the extra `[beam]`.
@@ -83,14 +86,20 @@ def prepare_dataset(
         The directory of the dataset; what was prepared before is left as it is.
 
     Raises:
-        ConfigError: There is no such dataset or variant.
+        ConfigError: There is no such dataset or variant, or it is not openly downloadable.
         DataError: The files are not there, or none of them can be used.
+        OSError: A download failed.
     """
     dataset = name.partition("/")[0]
     facts = builder_class(dataset).FACTS
     builder = make_builder(name, data_dir)
     directory = Path(builder.data_path)
     manual = manual_dir or data_dir / "manual"
+    if download:
+        if not builder.downloads:
+            raise ConfigError(f"--download: {dataset} cannot be fetched by itself; {facts.obtain}")
+        logger.info("dataset=%s licence=%s", facts.title, facts.licence)
+        fetch(builder.downloads, manual / dataset)
     if (manual / dataset).is_dir():
         manual /= dataset
     if exclude and not overwrite and directory.exists():

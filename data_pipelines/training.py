@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from data_pipelines.augment import Augmentation
 from data_pipelines.held_out import held_out
 from data_pipelines.pipeline import Batch, Joined, batches
 from data_pipelines.plan import BatchPlan, long_enough
@@ -58,7 +59,10 @@ class TrainingCorpus:
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
         """The batches of the updates from `start_step` up to `stop_step`, in order."""
-        return self._batches(self.plan, start_step, stop_step)
+        data, augmentation = self.data, None
+        if data.gain_db or data.noise_snr_db:
+            augmentation = Augmentation(self.plan.seed, data.gain_db, data.noise_snr_db)
+        return self._batches(self.plan, start_step, stop_step, augmentation)
 
     def eval_batches(self) -> Iterator[Batch]:
         """The held-out clips, always in the same batches and windows.
@@ -69,12 +73,19 @@ class TrainingCorpus:
             return iter(())
         return self._batches(self.eval_plan, 0, self.eval_plan.batches_per_epoch)
 
-    def _batches(self, plan: BatchPlan, start_step: int, stop_step: int) -> Iterator[Batch]:
+    def _batches(
+        self,
+        plan: BatchPlan,
+        start_step: int,
+        stop_step: int,
+        augmentation: Augmentation | None = None,
+    ) -> Iterator[Batch]:
         return batches(
             self.store,
             plan,
             self.data,
             joined=self.joined,
+            augmentation=augmentation,
             start_step=start_step,
             stop_step=stop_step,
         )

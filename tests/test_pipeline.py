@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.pipeline import Batch, batches
+from data_pipelines.augment import Augmentation
+from data_pipelines.pipeline import Batch, ClassLabels, batches
 from data_pipelines.plan import BatchPlan
 from data_pipelines.store import Clip, DataError, FlatStore, build_store, from_int16
 from voc2vec_jax.audio import normalize, pad_batch
@@ -174,3 +175,53 @@ def test_an_error_comes_after_the_batches_before_it(
 
 def test_no_steps_give_no_batches(store: FlatStore, plan: BatchPlan) -> None:
     assert collect(store, plan, 4, 4) == []
+
+
+@pytest.mark.parametrize("process_count", [1, 2])
+def test_augmentation_changes_level_and_adds_noise_as_asked(
+    store: FlatStore, plan: BatchPlan, process_count: int
+) -> None:
+    augmentation = Augmentation(seed=3, gain_db=6.0, noise_snr_db=(10.0, 20.0))
+
+    def heard(start: int, process: int) -> list[Batch]:
+        return list(
+            batches(
+                *(store, plan, DATA),
+                start_step=start,
+                stop_step=6,
+                augmentation=augmentation,
+                process_index=process,
+                process_count=process_count,
+            )
+        )
+
+    levels, ratios = [], []
+    parts = [heard(0, process) for process in range(process_count)]
+    resumed = [heard(3, process) for process in range(process_count)]
+    for step, plain in enumerate(collect(store, plan, 0, 6)):
+        changed = np.concatenate([part[step]["waveform"] for part in parts])
+        if step >= 3:
+            again = np.concatenate([part[step - 3]["waveform"] for part in resumed])
+            np.testing.assert_array_equal(again, changed)
+        for row, before, length in zip(changed, plain["waveform"], plain["lengths"], strict=True):
+            assert not row[length:].any()
+            signal, mixed = before[:length].astype(np.float64), row[:length].astype(np.float64)
+            gain = mixed @ signal / (signal @ signal)
+            noise = mixed - gain * signal
+            levels.append(20 * np.log10(gain))
+            ratios.append(10 * np.log10(gain**2 * np.mean(signal**2) / np.mean(noise**2)))
+    # The noise is not quite orthogonal to the signal, which moves both figures a little.
+    assert -6.5 < min(levels) < -3
+    assert 3 < max(levels) < 6.5
+    assert 9 < min(ratios) < 13
+    assert 17 < max(ratios) < 21
+
+
+def test_class_labels_go_along(store: FlatStore, plan: BatchPlan) -> None:
+    labelled = dataclasses.replace(store, labels=np.arange(len(store.ids)))
+    joined = [ClassLabels(labelled)]
+    for step, batch in enumerate(
+        batches(store, plan, DATA, start_step=0, stop_step=4, joined=joined)
+    ):
+        assert batch["labels"].dtype == np.int32
+        np.testing.assert_array_equal(batch["labels"], plan.batch(step).clips)

@@ -6,6 +6,8 @@ run goes on where it stopped. Afterwards `python -m voc2vec_jax.train --data.nam
 Examples:
   A dataset from the archive that you have downloaded, or its extracted tree:
     python -m tools.prepare_data donate_a_cry --manual-dir ~/downloads/donateacry-corpus
+  Fetch it first, where that is open to all:
+    python -m tools.prepare_data vivae --download
   Your own recordings, by a table of `path` and, if known, `id`, `label`, `group`, `fold`:
     python -m tools.prepare_data my_clips --from-table clips.csv
   Every audio file under a folder; with --classes, the first folder below it is the class:
@@ -57,6 +59,9 @@ class Arguments:
     """A folder, searched recursively."""
     classes: bool = False
     """With --from-folder: its folders are the classes."""
+    download: bool = False
+    """First fetch the dataset into the manual directory, where it is openly downloadable, and check
+    it; its licence is yours to keep."""
     exclude: Path | None = None
     """Ids of clips to leave out, one a line, as `tools.find_overlap` writes them."""
     beam_runner: str | None = None
@@ -89,6 +94,8 @@ def prepare(arguments: Arguments) -> None:
     if arguments.exclude and (not name or arguments.from_table or arguments.from_folder):
         raise ConfigError("--exclude is for published datasets; take the clips out of yours")
     own = arguments.from_table or arguments.from_folder
+    if arguments.download and (own or name in (None, voc125.NAME)):
+        raise ConfigError("--download is for one published dataset at a time")
     if arguments.beam_runner and (own or name in (None, voc125.NAME)):
         raise ConfigError("--beam-runner is for one published dataset at a time")
     if arguments.from_table:
@@ -111,6 +118,7 @@ def prepare(arguments: Arguments) -> None:
     elif name:
         directory = prepare_dataset(
             *(name, arguments.manual_dir, data_dir),
+            download=arguments.download,
             exclude=arguments.exclude,
             overwrite=overwrite,
             beam_runner=arguments.beam_runner,

@@ -61,6 +61,12 @@ class DataConfig:
     """Padded audio per global batch."""
     batch_multiple: int = 8
     """Clips per batch are a multiple of this, so that a mesh of as many devices divides them."""
+    gain_db: float = 0.0
+    """In training, the level of each window changes by up to this much either way, after it was
+    normalised. 0: not at all."""
+    noise_snr_db: tuple[float, float] | None = None
+    """In training, white noise this far below each window's own power, evenly between the two.
+    None: no noise."""
     eval_share: float = 0.0
     """Share of the clips that is held out and never trained on, whole groups at a time (a clip
     without a group is one of its own); `train.seed` decides which. 0: none."""
@@ -68,6 +74,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if isinstance(self.bucket_seconds, list):
             object.__setattr__(self, "bucket_seconds", tuple(self.bucket_seconds))
+        if isinstance(self.noise_snr_db, list):
+            object.__setattr__(self, "noise_snr_db", tuple(self.noise_snr_db))
         require_types("data", self)
         shortest = MIN_SAMPLES / SAMPLE_RATE
         require(
@@ -98,6 +106,14 @@ class DataConfig:
             f"the last one must hold data.max_seconds={self.max_seconds}",
         )
         require_share("data", self, "eval_share")
+        require(0 <= self.gain_db < 60, "data.gain_db", self.gain_db, "must lie in [0, 60) dB")
+        snr = self.noise_snr_db or (0.0, 0.0)
+        require(
+            -math.inf < snr[0] <= snr[1] < math.inf,
+            "data.noise_snr_db",
+            self.noise_snr_db,
+            "needs the lower and the upper end, in dB",
+        )
         require(self.batch_multiple >= 1, "data.batch_multiple", self.batch_multiple, "at least 1")
         longest = self.used_bucket_seconds[-1]
         require(

@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from data_pipelines.builders.base import Facts, VocalisationBuilder
 from data_pipelines.builders.files import File, ManualFiles
 from data_pipelines.builders.found import Found
+from data_pipelines.download import Deposit
 from data_pipelines.report import Expected
 
 # <modality>-<channel>-<emotion>-<intensity>-<statement>-<actor>-…; later fields may be missing.
@@ -42,6 +43,7 @@ class AsvpEsd(VocalisationBuilder):
         homepage="https://doi.org/10.5281/zenodo.7132783",
         licence="CC BY 4.0",
         citation=CITATION,
+        downloads=(Deposit("10.5281/zenodo.7132783", r"ASVP-ESD-Update\.zip"),),
         obtain="ASVP-ESD-Update.zip from https://zenodo.org/records/7132783",
         expected=Expected(clips=12625, tolerance=0.01, paper_clips=12625, paper_hours=15.07),
         classes=(

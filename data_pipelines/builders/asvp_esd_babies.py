@@ -6,6 +6,7 @@ from typing import ClassVar
 from data_pipelines.builders.asvp_esd import CITATION, AsvpEsd, AsvpEsdConfig
 from data_pipelines.builders.base import Facts
 from data_pipelines.builders.files import File
+from data_pipelines.download import Deposit
 from data_pipelines.report import Expected
 
 
@@ -21,6 +22,7 @@ class AsvpEsdBabies(AsvpEsd):
         homepage="https://doi.org/10.5281/zenodo.7132783",
         licence="CC BY 4.0",
         citation=CITATION,
+        downloads=(Deposit("10.5281/zenodo.7132783", r"ASVP-ESD-Update\.zip"),),
         obtain="ASVP-ESD-Update.zip from https://zenodo.org/records/7132783",
         expected=Expected(clips=1339, tolerance=0.01, paper_clips=1339, paper_hours=2.91),
         classes=("boredom", "calm", "happy", "sad", "fearful", "pain", "disgust"),

@@ -27,6 +27,7 @@ from data_pipelines.builders.files import File, ManualFiles
 from data_pipelines.builders.found import Found, without_copies
 from data_pipelines.builders.records import features, record_of
 from data_pipelines.decode import decode_clips
+from data_pipelines.download import Source
 from data_pipelines.flat_store import Clip, DataError, FlatStore
 from data_pipelines.report import Expected, plot_durations
 from data_pipelines.sources import file_states, store_name
@@ -50,6 +51,8 @@ class Facts:
     expected: Expected
     classes: tuple[str, ...] = ()
     """Names of the labels 0, 1, …; empty where clips have no class."""
+    downloads: tuple[Source, ...] = ()
+    """What `--download` fetches; empty where one must ask, register or choose."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,11 @@ class VocalisationBuilder(StoreBuilder):
     def expected(self) -> Expected:
         """How much this variant holds when complete."""
         return self.FACTS.expected
+
+    @property
+    def downloads(self) -> tuple[Source, ...]:
+        """What `--download` fetches for this variant."""
+        return self.FACTS.downloads
 
     @property
     def class_names(self) -> tuple[str, ...]:

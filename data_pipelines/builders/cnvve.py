@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from data_pipelines.builders.base import Facts, VocalisationBuilder
 from data_pipelines.builders.files import ManualFiles
 from data_pipelines.builders.found import Found
+from data_pipelines.download import Deposit
 from data_pipelines.report import Expected
 
 RELEASES = ("cleaned", "raw", "padded")
@@ -39,6 +40,7 @@ class Cnvve(VocalisationBuilder):
         licence="not confirmed (see its DaRUS page)",
         citation="R. Hedeshy, R. Menges, S. Staab: CNVVE: Dataset and benchmark for classifying"
         " non-verbal voice expressions. Interspeech, 2023, doi:10.21437/Interspeech.2023-201",
+        downloads=(Deposit("10.18419/darus-3898"),),
         obtain="the cleaned release, https://doi.org/10.18419/darus-3898 (raw:"
         " https://doi.org/10.18419/darus-3897)",
         expected=Expected(

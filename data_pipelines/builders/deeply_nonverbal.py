@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from data_pipelines.builders.base import Facts, VocalisationBuilder
 from data_pipelines.builders.files import ManualFiles
 from data_pipelines.builders.found import Found
+from data_pipelines.download import Archive
 from data_pipelines.report import Expected
 
 # <speaker>_<class>_<trial>_<sex>_<age>_<location>_<quality>_<noise>
@@ -22,6 +23,9 @@ class DeeplyNonverbal(VocalisationBuilder):
         homepage="https://github.com/deeplyinc/Nonverbal-Vocalization-Dataset",
         licence="CC BY-NC-ND 4.0",
         citation="Deeply Inc.: Nonverbal Vocalization Dataset, 2021, https://www.openslr.org/99",
+        downloads=(
+            Archive("https://github.com/deeplyinc/Nonverbal-Vocalization-Dataset/archive/HEAD.zip"),
+        ),
         obtain="git clone https://github.com/deeplyinc/Nonverbal-Vocalization-Dataset, or"
         " https://www.openslr.org/resources/99/NonverbalVocalization.tgz",
         expected=Expected(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from data_pipelines.builders.base import Facts, VocalisationBuilder
 from data_pipelines.builders.files import ManualFiles
 from data_pipelines.builders.found import Found
+from data_pipelines.download import Archive
 from data_pipelines.report import Expected
 
 # <uuid>-<unix time>-<app version>-<m|f>-<age>-<reason>, where the uuid has dashes of its own.
@@ -28,6 +29,12 @@ class DonateACry(VocalisationBuilder):
         licence="ODbL 1.0 (database), DbCL 1.0 (contents)",
         citation="Gabor Veres: Donate-a-Cry corpus, 2015,"
         " https://github.com/gveres/donateacry-corpus",
+        downloads=(
+            Archive(
+                "https://github.com/gveres/donateacry-corpus/archive/"
+                "6baf5aca0460964ad072653585837f968a87c2af.zip"
+            ),
+        ),
         obtain="git clone https://github.com/gveres/donateacry-corpus, or its zip; only"
         " donateacry_corpus_cleaned_and_updated_data/ is read",
         expected=Expected(clips=457, hours=0.8782, paper_clips=457, paper_hours=0.88),

@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from data_pipelines.builders.base import Facts, VocalisationBuilder
 from data_pipelines.builders.files import ManualFiles
 from data_pipelines.builders.found import Found
+from data_pipelines.download import Archive
 from data_pipelines.report import Expected
 
 
@@ -34,6 +35,7 @@ class HumanVoice(VocalisationBuilder):
         homepage="https://github.com/vocobox/human-voice-dataset",
         licence="MIT",
         citation="vocobox: Human voice dataset, https://github.com/vocobox/human-voice-dataset",
+        downloads=(Archive("https://github.com/vocobox/human-voice-dataset/archive/HEAD.zip"),),
         obtain="git clone https://github.com/vocobox/human-voice-dataset, or its zip",
         expected=Expected(clips=179, hours=0.0575, paper_clips=179, paper_hours=0.06),
     )

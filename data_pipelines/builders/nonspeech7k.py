@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from data_pipelines.builders.base import Facts, VocalisationBuilder
 from data_pipelines.builders.files import ManualFiles, read_rows
 from data_pipelines.builders.found import Found, join
+from data_pipelines.download import Deposit
 from data_pipelines.report import Expected
 
 MISSPELT = {"yawm": "yawn"}
@@ -21,6 +22,7 @@ class Nonspeech7k(VocalisationBuilder):
         licence="CC BY 4.0",
         citation="M. M. Rashid et al.: Nonspeech7k dataset: Classification and analysis of human"
         " non-speech sound. IET Signal Processing, 2023",
+        downloads=(Deposit("10.5281/zenodo.6967442", r".*\.(zip|csv)"),),
         obtain="train.zip, test.zip and the two 'metadata of … set.csv' from"
         " https://zenodo.org/records/6967442",
         expected=Expected(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from data_pipelines.builders.base import Facts, VocalisationBuilder
 from data_pipelines.builders.files import ManualFiles, read_rows
 from data_pipelines.builders.found import Found, join
+from data_pipelines.download import Deposit
 from data_pipelines.report import Expected
 
 
@@ -19,6 +20,7 @@ class Recanvo(VocalisationBuilder):
         citation="K. T. Johnson, J. Narain, T. Quatieri, R. Picard, P. Maes: ReCANVo: A database"
         " of real-world communicative and affective nonverbal vocalizations. Scientific Data,"
         " 2023, doi:10.1038/s41597-023-02405-7",
+        downloads=(Deposit("10.5281/zenodo.5786860"),),
         obtain="the recordings and dataset_file_directory.csv from"
         " https://zenodo.org/records/5786860",
         expected=Expected(clips=7077, paper_clips=7077, paper_hours=2.46),

@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from data_pipelines.builders.base import Facts, VocalisationBuilder
 from data_pipelines.builders.files import ManualFiles
 from data_pipelines.builders.found import Found
+from data_pipelines.download import Archive
 from data_pipelines.report import Expected
 
 
@@ -34,6 +35,9 @@ class SingingDatabase(VocalisationBuilder):
         licence="not confirmed (see its home page)",
         citation="D. A. A. Black, M. Li, M. Tian: Automatic identification of emotional cues in"
         " Chinese opera singing. ICMPC, 2014",
+        downloads=(
+            Archive("http://www.isophonics.net/sites/isophonics.net/files/SingingDatabase.zip"),
+        ),
         obtain="http://www.isophonics.net/sites/isophonics.net/files/SingingDatabase.zip",
         expected=Expected(
             paper_clips=113,

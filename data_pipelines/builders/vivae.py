@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from data_pipelines.builders.base import Facts, VocalisationBuilder
 from data_pipelines.builders.files import ManualFiles
 from data_pipelines.builders.found import Found
+from data_pipelines.download import Deposit
 from data_pipelines.report import Expected
 
 NAME = re.compile(r"(?P<speaker>s\d\d)_(?P<emotion>[a-z]+)_(?:low|moderate|strong|peak)_[^_]+")
@@ -22,6 +23,7 @@ class Vivae(VocalisationBuilder):
         citation="N. Holz, P. Larrouy-Maestri, D. Poeppel: The variably intense vocalizations of"
         " affect and emotion (VIVAE) corpus prompts new perspective on nonspeech perception."
         " Emotion, 2022, doi:10.1037/emo0001048",
+        downloads=(Deposit("10.5281/zenodo.4066235", r"VIVAE\.zip"),),
         obtain="VIVAE.zip from https://zenodo.org/records/4066235; full_set/ is read, core_set/"
         " repeats a part of it",
         expected=Expected(clips=1085, paper_clips=1085, paper_hours=0.27),

@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from data_pipelines.builders.base import Facts, VocalisationBuilder
 from data_pipelines.builders.files import ManualFiles, read_rows
 from data_pipelines.builders.found import Found
+from data_pipelines.download import Deposit
 from data_pipelines.report import Expected
 
 NAME = re.compile(r".+ - (?P<id>\d+)")
@@ -39,6 +40,7 @@ class Vocalsketch(VocalisationBuilder):
         licence="not confirmed (see its Zenodo page)",
         citation="M. Cartwright, B. Pardo: VocalSketch: Vocally imitating audio concepts. CHI,"
         " 2015, doi:10.1145/2702123.2702387",
+        downloads=(Deposit("10.5281/zenodo.1251982", r".*\.zip"),),
         obtain="the archive of https://zenodo.org/records/1251982, or git clone"
         " https://github.com/interactiveaudiolab/VocalSketchDataSet",
         expected=Expected(

@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from data_pipelines.builders.base import Facts, VocalisationBuilder
 from data_pipelines.builders.files import ManualFiles
 from data_pipelines.builders.found import Found
+from data_pipelines.download import Archive, Source
 from data_pipelines.report import Expected
 
 NAME = re.compile(r"(?P<speaker>[fm]\d{4})_\d+_(?P<label>[a-z]+)")
@@ -49,6 +50,18 @@ class Vocalsound(VocalisationBuilder):
         ),
         classes=("cough", "laughter", "sigh", "sneeze", "sniff", "throatclearing"),
     )
+    DOWNLOADS: ClassVar = {
+        "16k": Archive(
+            "https://www.dropbox.com/s/c5ace70qh1vbyzb/vs_release_16k.zip?dl=1",
+            "sha256:66b83ee62e79c059b051c6f4afac06497945931c10c7f643a928b92f1ff9b9f2",
+        ),
+        "44k": Archive("https://www.dropbox.com/s/ybgaprezl8ubcce/vs_release_44k.zip?dl=1"),
+    }
+
+    @property
+    def downloads(self) -> tuple[Source, ...]:
+        """The archive of this rate."""
+        return (self.DOWNLOADS[self.builder_config.rate],)
 
     def find_clips(self, files: ManualFiles) -> Iterator[Found]:
         """`audio_16k/<speaker>_<collection>_<label>.wav`, or whatever the folder is called."""
