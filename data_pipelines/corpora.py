@@ -28,8 +28,13 @@ EMOGATOR_CATEGORIES = (
 DONATEACRY_REASONS = ("belly_pain", "burping", "discomfort", "hungry", "tired")
 
 _EMOGATOR_NAME = re.compile(r"(\d{6})-(0[1-9]|[12]\d|30)-[123]")
-_HEX = "[0-9a-f]"
-_DONATEACRY_NAME = re.compile(rf"({_HEX}{{8}}(?:-{_HEX}{{4}}){{3}}-{_HEX}{{12}})-\d+-.+")
+# <uuid>-<unix time>-<app version>-<m|f>-<age>-<reason>, where the uuid has dashes of its own.
+DONATEACRY_NAME = re.compile(
+    r"(?P<app>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
+    r"-\d{10,13}-[\d.]+-[mf]-(?:04|48|26|72|22)-[a-z]{2}",
+    re.IGNORECASE,
+)
+"""Stem of a recording's file name; `app` is the installation that it came from."""
 
 
 def emogator_clip(path: Path) -> tuple[str, str]:
@@ -48,7 +53,7 @@ def emogator_clip(path: Path) -> tuple[str, str]:
 
 
 def donateacry_clip(path: Path) -> tuple[str, str]:
-    """Reason and uploader of a Donate-a-Cry file, `<reason>/<uuid>-<time>-….wav`.
+    """Reason and uploader of a Donate-a-Cry file, `<reason>/<DONATEACRY_NAME>.wav`.
 
     The reason is the folder of the cleaned corpus. The uuid is that of an installation of the app,
     the nearest there is to a baby; the two platforms write it in different cases.
@@ -56,7 +61,7 @@ def donateacry_clip(path: Path) -> tuple[str, str]:
     Raises:
         DataError: The folder or the name does not follow that rule.
     """
-    match = _DONATEACRY_NAME.fullmatch(path.stem.lower())
+    match = DONATEACRY_NAME.fullmatch(path.stem)
     reason = path.parent.name
     if match is None or reason not in DONATEACRY_REASONS:
         raise DataError(
@@ -64,7 +69,7 @@ def donateacry_clip(path: Path) -> tuple[str, str]:
             f" {', '.join(DONATEACRY_REASONS)}, as in the cleaned Donate-a-Cry corpus; move it out"
             " of the folder"
         )
-    return reason, match[1]
+    return reason, match["app"].lower()
 
 
 CORPORA: dict[str, Callable[[Path], tuple[str, str]]] = {

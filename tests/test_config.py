@@ -202,6 +202,10 @@ REFUSED: list[tuple[Callable[..., object], dict[str, Any], str, str]] = [
         "model.mask_time_prob=0.0",
         "model.mask_feature_prob",
     ),
+    (DataConfig, {"folder": "gs://bucket/clips"}, "data.folder='gs://bucket/clips'", "mount"),
+    (DataConfig, {"data_dir": "s3://bucket"}, "data.data_dir='s3://bucket'", "mount"),
+    (DataConfig, {"gain_db": -1.0}, "data.gain_db=-1.0", "[0, 60)"),
+    (DataConfig, {"noise_snr_db": (20.0, 10.0)}, "data.noise_snr_db=(20.0, 10.0)", "lower"),
 ]
 
 

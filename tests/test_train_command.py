@@ -240,6 +240,7 @@ WRONG = {
     "folder without audio": (["--data.folder", "{place}/empty"], BAD_DATA, "empty"),
     "no checkpoint": (["--init-from", "{place}/empty"], BAD_DATA, "config.json"),
     "nothing to resume": (["--resume", "{place}/empty"], WRONG_USAGE, "no checkpoint"),
+    "workdir is remote": (["--workdir", "gs://bucket/run"], WRONG_USAGE, "mount the bucket"),
     "workdir is a file": (["--workdir", "{place}/small.py"], FAILED, "small.py"),
 }
 

@@ -105,6 +105,14 @@ class DataConfig:
             buckets,
             f"the last one must hold data.max_seconds={self.max_seconds}",
         )
+        for name in ("folder", "table", "data_dir"):
+            path = getattr(self, name)
+            require(
+                path is None or "://" not in path,
+                f"data.{name}",
+                path,
+                "remote paths are not read; mount the bucket (gcsfuse) or copy it to a local disk",
+            )
         require_share("data", self, "eval_share")
         require(0 <= self.gain_db < 60, "data.gain_db", self.gain_db, "must lie in [0, 60) dB")
         snr = self.noise_snr_db or (0.0, 0.0)

@@ -110,6 +110,11 @@ def train(arguments: Arguments) -> None:
     from voc2vec_jax.tasks import build_task
 
     config, workdir = arguments.run, arguments.workdir
+    if ":/" in workdir.as_posix():  # `Path` makes one slash of two
+        raise ConfigError(
+            f"--workdir {workdir}: remote paths are not written; mount the bucket (gcsfuse), or"
+            " give a local folder"
+        )
     task = build_task(config)
     listeners.check_installed(config)  # before the corpus is decoded, which may take long
     data = open_training_corpus(config.data, config.train.seed)

@@ -1,20 +1,13 @@
 """Donate-a-Cry: why a baby cries, by its parents' guess."""
 
-import re
 from collections.abc import Iterator
 
 from data_pipelines.builders.base import Facts, VocalisationBuilder
 from data_pipelines.builders.files import ManualFiles
 from data_pipelines.builders.found import Found
+from data_pipelines.corpora import DONATEACRY_NAME, DONATEACRY_REASONS
 from data_pipelines.download import Archive
 from data_pipelines.report import Expected
-
-# <uuid>-<unix time>-<app version>-<m|f>-<age>-<reason>, where the uuid has dashes of its own.
-NAME = re.compile(
-    r"(?P<app>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
-    r"-\d{10,13}-[\d.]+-[mf]-(?:04|48|26|72|22)-[a-z]{2}",
-    re.IGNORECASE,
-)
 
 
 class DonateACry(VocalisationBuilder):
@@ -38,7 +31,7 @@ class DonateACry(VocalisationBuilder):
         obtain="git clone https://github.com/gveres/donateacry-corpus, or its zip; only"
         " donateacry_corpus_cleaned_and_updated_data/ is read",
         expected=Expected(clips=457, hours=0.8782, paper_clips=457, paper_hours=0.88),
-        classes=("belly_pain", "burping", "discomfort", "hungry", "tired"),
+        classes=DONATEACRY_REASONS,
     )
 
     def find_clips(self, files: ManualFiles) -> Iterator[Found]:
@@ -47,7 +40,7 @@ class DonateACry(VocalisationBuilder):
             label = file.folders[-1] if file.folders else ""
             if label not in self.class_names or file.path.suffix.lower() != ".wav":
                 continue
-            name = NAME.fullmatch(file.stem)
+            name = DONATEACRY_NAME.fullmatch(file.stem)
             if name is None:
                 yield Found(file, None, "its name does not begin with an app id, so has no group")
             else:
