@@ -1,0 +1,218 @@
+"""Embeddings are those of the model, whatever else is embedded with them, and survive a kill."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from pyarrow import parquet
+
+from tests.test_hub import SMALL, make_model
+from voc2vec_jax import embedding, from_pretrained, load_audio, save_pretrained
+from voc2vec_jax.audio import CONV_KERNELS, CONV_STRIDES, normalize
+from voc2vec_jax.embed import BAD_DATA, DONE, WRONG_USAGE, main
+from voc2vec_jax.embedding import Encoding
+from voc2vec_jax.encode import _bucket, encode
+from voc2vec_jax.models import Wav2Vec2Model
+from voc2vec_jax.pretrained import PretrainedModel
+from voc2vec_jax.pretrained import _bucket as model_bucket
+
+SECONDS = [0.025, 0.4, 0.6, 1.3, 0.5, 0.7, 0.3]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    random = np.random.default_rng(0)
+    for index, seconds in enumerate(SECONDS):
+        path = folder / ("a" if index % 2 else "b") / f"{index}.wav"
+        path.parent.mkdir(exist_ok=True)
+        noise = 0.2 * random.standard_normal(round(seconds * 16_000)) + 0.05
+        soundfile.write(path, noise.clip(-1, 1), 16_000)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model")
+    config = dataclasses.replace(
+        SMALL, conv_dim=(4,) * 7, conv_kernel=CONV_KERNELS, conv_stride=CONV_STRIDES
+    )
+    save_pretrained(make_model(config=config), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Path) -> PretrainedModel:
+    return from_pretrained(checkpoint, architecture=Wav2Vec2Model, padding="masked")
+
+
+def run(*arguments: object) -> int:
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as exit:  # tyro's refusals
+        return int(exit.code or 0)
+
+
+def test_buckets_are_lengths_that_the_model_does_not_pad_further() -> None:
+    for samples in [1, 400, 8_192, 8_193, 12_288, 12_289, 16_000, 480_000]:
+        bucket = _bucket(samples)
+        assert bucket >= samples
+        assert bucket < 1.5 * max(samples, 8_192 / 1.5) + 1
+        assert model_bucket(bucket) == bucket
+
+
+@pytest.mark.parametrize("layer", [None, 0, 1])
+def test_frames_are_those_of_each_clip_alone(
+    folder: Path, model: PretrainedModel, layer: int | None
+) -> None:
+    waveforms = [load_audio(path) for path in sorted(folder.rglob("*.wav"))]
+    for clip, frames in zip(waveforms, encode(model, waveforms, layer=layer), strict=True):
+        out = model(normalize(clip)[None], output_hidden_states=True)
+        hidden = out.last_hidden_state if layer is None else out.hidden_states[layer]  # type: ignore[union-attr,index]
+        assert frames.shape == hidden.shape[1:]
+        np.testing.assert_allclose(frames, hidden[0], atol=1e-5)
+
+
+def test_a_long_clip_is_encoded_in_equal_windows(folder: Path, model: PretrainedModel) -> None:
+    clip = load_audio(folder / "a" / "3.wav")  # 1.3 s
+    (frames,) = encode(model, [clip], window_seconds=0.4)
+    windows = np.split(normalize(clip), [len(clip) * i // 4 for i in (1, 2, 3)])
+    expected = [np.asarray(model(window[None]).last_hidden_state[0]) for window in windows]  # type: ignore[union-attr]
+    np.testing.assert_allclose(frames, np.concatenate(expected), atol=1e-5)
+
+
+@pytest.mark.parametrize("pool", ["mean", "frames"])
+def test_npz_and_parquet_hold_the_same(
+    folder: Path, checkpoint: Path, model: PretrainedModel, tmp_path: Path, pool: str
+) -> None:
+    npz, columns = tmp_path / "x.npz", tmp_path / "x.parquet"
+    for out in (npz, columns):
+        assert run(folder, "--model", checkpoint, "--out", out, "--pool", pool) == DONE
+    paths = sorted(folder.rglob("*.wav"))
+    expected = Encoding(model, pool=pool)([load_audio(path) for path in paths])  # type: ignore[arg-type]
+    with np.load(npz) as held:
+        assert held["ids"].tolist() == [p.relative_to(folder).as_posix() for p in paths]
+        np.testing.assert_allclose(held["seconds"], [soundfile.info(p).duration for p in paths])
+        np.testing.assert_allclose(held["embeddings"], np.concatenate(expected), atol=1e-6)
+        assert held["embeddings"].dtype == np.float32
+        about = json.loads(str(held["about"]))
+        assert about["pool"] == pool
+        if pool == "frames":
+            lengths = np.diff(held["offsets"]).tolist()
+            assert lengths == [len(frames) for frames in expected]
+    table = parquet.read_table(columns)
+    assert table.column_names == ["id", "seconds", "embedding"]
+    assert json.loads(table.schema.metadata[b"voc2vec_jax"]) == about
+    for row, frames in zip(table["embedding"].to_pylist(), expected, strict=True):
+        np.testing.assert_allclose(row, frames[0] if pool == "mean" else frames, atol=1e-6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.npz", "x.parquet"]
+
+
+def test_a_bad_file_stops_the_run_and_loses_nothing(
+    folder: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for path in folder.rglob("*.wav"):
+        (clips / path.name).write_bytes(path.read_bytes())
+    (clips / "5bad.wav").write_bytes(b"RIFF")
+    out = tmp_path / "x.npz"
+    monkeypatch.setattr(embedding, "CLIPS_PER_PART", 3)
+    arguments = (clips, "--model", checkpoint, "--out", out)
+    assert run(*arguments) == BAD_DATA
+    error = capsys.readouterr().err
+    assert "5bad.wav" in error
+    assert "--skip-bad" in error
+    first = tmp_path / "x.npz.parts" / "000000.npz"
+    written = first.stat().st_mtime_ns
+    encoded: list[int] = []
+    call = Encoding.__call__
+    monkeypatch.setattr(
+        Encoding, "__call__", lambda self, w: (encoded.append(len(w)), call(self, w))[1]
+    )
+    assert run(*arguments, "--layer", "1") == WRONG_USAGE  # the parts are of another layer
+    assert "another layer" in capsys.readouterr().err
+    assert first.stat().st_mtime_ns == written
+    assert run(*arguments, "--skip-bad") == DONE
+    assert encoded == [1]  # of the last two files, one of which is bad
+    printed = capsys.readouterr()
+    assert "left out: 5bad.wav: " in printed.err
+    assert "7 clips, 1 left out" in printed.out
+    with np.load(out) as held:
+        assert held["ids"].tolist() == [f"{i}.wav" for i in range(7)]
+    assert not (tmp_path / "x.npz.parts").exists()
+
+
+WRONG = {
+    "suffix": (["--out", "x.csv"], WRONG_USAGE, "must end in .npz or .parquet"),
+    "layer": (["--layer", "99"], WRONG_USAGE, "layers 0 to"),
+    "window": (["--window-seconds", "0"], WRONG_USAGE, "--window-seconds"),
+    "no model": (["--model", "/nowhere"], BAD_DATA, "/nowhere"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_arguments_are_refused(
+    folder: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    case: str,
+) -> None:
+    more, code, message = WRONG[case]
+    defaults = {"--model": str(checkpoint), "--out": str(tmp_path / "x.npz")}
+    given = defaults | dict(zip(more[::2], more[1::2], strict=True))
+    assert run(folder, *(word for pair in given.items() for word in pair)) == code
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_inputs_that_cannot_be_told_apart_or_are_not_there(
+    folder: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rest = ("--model", checkpoint, "--out", tmp_path / "x.npz")
+    assert run(folder / "a", folder / "a", *rest) == BAD_DATA
+    assert "would both be called" in capsys.readouterr().err
+    assert run(tmp_path, *rest) == BAD_DATA
+    assert "holds no audio" in capsys.readouterr().err
+    assert run(folder / "gone", *rest) == 1
+    assert "no such file or folder" in capsys.readouterr().err
+
+
+def test_a_killed_run_goes_on(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """Killed with SIGKILL after its first part; the result is byte for byte the same."""
+    program = (
+        "import sys; from voc2vec_jax import embed, embedding; embedding.CLIPS_PER_PART = 1;"
+        "sys.exit(embed.main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, str(folder), "--model", str(checkpoint), "--out"]
+    killed = subprocess.Popen([*command, str(tmp_path / "a.npz")], stderr=subprocess.DEVNULL)
+    part = tmp_path / "a.npz.parts" / "000000.npz"
+    while not part.exists():
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+    assert not (tmp_path / "a.npz").exists()
+    for name in ("a.npz", "b.npz"):
+        subprocess.run([*command, str(tmp_path / name)], check=True, capture_output=True)
+    with np.load(tmp_path / "a.npz") as a, np.load(tmp_path / "b.npz") as b:
+        for key in b.files:
+            np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_help_shows_examples() -> None:
+    command = [sys.executable, "-m", "voc2vec_jax.embed", "--help"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "Examples:" in done.stdout
+    assert "--skip-bad" in done.stdout
