@@ -2,22 +2,26 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from data_pipelines.augment import Augmentation
+from data_pipelines.frame_targets import FrameTargets, open_targets
 from data_pipelines.held_out import held_out
 from data_pipelines.pipeline import Batch, Joined, batches
 from data_pipelines.plan import BatchPlan, long_enough
 from data_pipelines.sources import open_corpus
 from data_pipelines.store import FlatStore
 from data_pipelines.voc125 import mixture_rates
+from voc2vec_jax.audio import CONV_KERNELS, CONV_STRIDES
 from voc2vec_jax.config import DataConfig
 
 PLACES = ("name", "folder", "table", "data_dir")
 """Where a corpus lies; it may move without becoming another one."""
+LABEL_FIELDS = ("labels", "label_rate_hz", "label_alignment")
+"""What they bring about is in the fingerprint of what is joined."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +39,7 @@ class TrainingCorpus:
     @property
     def fingerprint(self) -> str:
         """Equal if, and only if, every step reads the same samples."""
-        rules = {k: v for k, v in asdict(self.data).items() if k not in PLACES}
+        rules = {k: v for k, v in asdict(self.data).items() if k not in PLACES + LABEL_FIELDS}
         facts = [self.store.fingerprint, self.plan.seed, rules]
         facts += [[item.name, item.fingerprint] for item in self.joined]
         identity = json.dumps(facts, sort_keys=True)
@@ -102,29 +106,55 @@ class TrainingCorpus:
         lines.append(self.plan.summary())
         if self.eval_plan is not None:
             lines.append(f"held out: {self.eval_plan.summary()}")
+        lines += [item.labels.summary() for item in self.joined if isinstance(item, FrameTargets)]
         return "\n".join(lines)
 
 
-def open_training_corpus(data: DataConfig, seed: int) -> TrainingCorpus:
+def open_training_corpus(
+    data: DataConfig,
+    seed: int,
+    *,
+    conv_kernel: Sequence[int] = CONV_KERNELS,
+    conv_stride: Sequence[int] = CONV_STRIDES,
+    clusters: int | None = None,
+) -> TrainingCorpus:
     """Decodes the corpus if this is its first use, and plans its batches.
 
     Args:
         data: What to read and how to batch it.
         seed: Decides the order of batches, the cuts of long clips and what is held out.
+        conv_kernel: Of the model that is trained; matters, like `conv_stride`, to `data.labels`.
+        conv_stride: See there.
+        clusters: How many the labels must have; None for any number.
 
     Raises:
-        ConfigError: No such corpus, or rules that cannot work on it.
-        DataError: It cannot be read, or nothing of it is long enough.
+        ConfigError: No such corpus, or rules that cannot work on it, or labels of another kind.
+        DataError: It cannot be read, nothing of it is long enough, or clips have no labels.
     """
     store = open_corpus(data)
     rates = mixture_rates(store, data.mixture_temperature)
     usable = long_enough(store.lengths, data)
+    joined: tuple[Joined, ...] = ()
+    if data.labels is not None:
+        targets = open_targets(
+            data.labels,
+            store,
+            usable,
+            conv_kernel=conv_kernel,
+            conv_stride=conv_stride,
+            clusters=clusters,
+            rate_hz=data.label_rate_hz,
+            alignment=data.label_alignment,
+        )
+        joined = (targets,)
     if data.eval_share == 0 or not np.any(usable):
-        return TrainingCorpus(store, BatchPlan(store.lengths, data, seed, rates), data)
+        plan = BatchPlan(store.lengths, data, seed, rates)
+        return TrainingCorpus(store, plan, data, joined=joined)
     held = held_out(store.ids, store.groups, usable, data.eval_share, seed)
     return TrainingCorpus(
         store,
         BatchPlan(store.lengths, data, seed, rates, ~held),
         data,
         BatchPlan(store.lengths, data, seed, chosen=held),
+        joined,
     )

@@ -192,6 +192,17 @@ def frames_from_samples(
     return frames * (frames > 0)
 
 
+def receptive_field_samples(
+    kernels: Sequence[int] = CONV_KERNELS, strides: Sequence[int] = CONV_STRIDES
+) -> int:
+    """Samples that one frame of a convolution stack sees, which is the shortest possible clip."""
+    field_samples, hop = 1, 1
+    for kernel, stride in zip(kernels, strides, strict=True):
+        field_samples += (kernel - 1) * hop
+        hop *= stride
+    return field_samples
+
+
 def samples_from_frames(frames: _Count) -> _Count:
     """Least number of samples that gives a number of frames; inverts `frames_from_samples`.
 

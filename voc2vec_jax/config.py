@@ -70,6 +70,14 @@ class DataConfig:
     eval_share: float = 0.0
     """Share of the clips that is held out and never trained on, whole groups at a time (a clip
     without a group is one of its own); `train.seed` decides which. 0: none."""
+    labels: str | None = None
+    """A store of frame labels, as `python -m tools.make_labels` makes it; each frame's label goes
+    along with the samples as `targets`."""
+    label_rate_hz: float | None = None
+    """What the rate of those labels must be; None: whatever it is."""
+    label_alignment: Literal["nearest", "fairseq"] = "nearest"
+    """`nearest`: a frame has the label whose centre is nearest to its own. `fairseq`: its
+    rounding, under which some last frames have none."""
 
     def __post_init__(self) -> None:
         if isinstance(self.bucket_seconds, list):

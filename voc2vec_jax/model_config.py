@@ -7,6 +7,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
+from voc2vec_jax.audio import receptive_field_samples
+
 MAX_CONV_LAYERS = 64
 MAX_LABELS = 16_384
 
@@ -224,8 +226,4 @@ class ModelConfig:
     @property
     def receptive_field_samples(self) -> int:
         """Samples that the first frame sees, which is the shortest possible clip."""
-        field_samples, hop = 1, 1
-        for kernel, stride in zip(self.conv_kernel, self.conv_stride, strict=True):
-            field_samples += (kernel - 1) * hop
-            hop *= stride
-        return field_samples
+        return receptive_field_samples(self.conv_kernel, self.conv_stride)

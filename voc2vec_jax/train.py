@@ -117,7 +117,12 @@ def train(arguments: Arguments) -> None:
         )
     task = build_task(config)
     listeners.check_installed(config)  # before the corpus is decoded, which may take long
-    data = open_training_corpus(config.data, config.train.seed)
+    data = open_training_corpus(
+        config.data,
+        config.train.seed,
+        conv_kernel=config.model.conv_kernel,
+        conv_stride=config.model.conv_stride,
+    )
     _say(data.summary())
     if config.mask.equalize and not data.plan.has_equal_lengths:
         raise ConfigError(
