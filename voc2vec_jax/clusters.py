@@ -92,12 +92,13 @@ def assigner(centroids: Floats) -> Assign:
     norms = jnp.sum(table * table, axis=1)  # [clusters]
 
     def assign(frames: jax.Array) -> tuple[jax.Array, jax.Array]:
-        frames = frames.astype(jnp.float32)
-        products = jnp.einsum("...d,kd->...k", frames, table, precision="highest")
-        distances = norms - 2 * products  # less the frame's own norm, which moves no minimum
-        labels = jnp.argmin(distances, axis=-1).astype(jnp.int32)
-        nearest = jnp.min(distances, axis=-1) + jnp.sum(frames * frames, axis=-1)
-        return labels, jnp.maximum(nearest, 0.0)
+        rows = frames.astype(jnp.float32).reshape(-1, frames.shape[-1])  # [N, D]
+        products = jnp.matmul(rows, table.T, precision="highest")  # [N, clusters]
+        distances = norms[None, :] - 2 * products  # less the row's own norm, which moves no minimum
+        labels = jnp.argmin(distances, axis=1).astype(jnp.int32)
+        nearest = jnp.min(distances, axis=1) + jnp.sum(rows * rows, axis=1)
+        shape = frames.shape[:-1]
+        return labels.reshape(shape), jnp.maximum(nearest, 0.0).reshape(shape)
 
     return jax.jit(assign)
 
