@@ -28,7 +28,10 @@ from voc2vec_jax.hf_config import ONE_FAMILY, config_from_hf
 from voc2vec_jax.train import load_config, parse
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
-NOT_THEIRS = {"other_fields", "labels", "final_norm_in_hidden_states"}
+NOT_THEIRS = {
+    *("other_fields", "labels", "final_norm_in_hidden_states"),
+    *("final_dim", "num_clusters", "num_special_classes"),
+}
 """Fields of `ModelConfig` that transformers does not have, or not by that name."""
 
 
@@ -91,6 +94,9 @@ REFUSED: list[tuple[Callable[..., object], dict[str, Any], str, str]] = [
     (ModelConfig, {"feat_extract_norm": "batch"}, "model.feat_extract_norm='b", "group, layer"),
     (ModelConfig, {"model_type": "wavlm"}, "model.model_type='wavlm'", "wav2vec2, hubert"),
     (ModelConfig, {"feat_proj_layer_norm": False}, "model.feat_proj_layer_norm=False", "HuBERT"),
+    (ModelConfig, {"num_clusters": 0}, "model.num_clusters=0", "from 1"),
+    (ModelConfig, {"final_dim": 0}, "model.final_dim=0", "from 1"),
+    (ModelConfig, {"num_special_classes": -1}, "model.num_special_classes=-1", "from 0 to 64"),
     (ModelConfig, {"labels": ()}, "model.labels=()", "different names"),
     (ModelConfig, {"labels": ("cry", "cry")}, "model.labels=('cry', 'cry')", "different names"),
     (ModelConfig, {"mask_time_min_masks": -1}, "model.mask_time_min_masks=-1", "negative"),

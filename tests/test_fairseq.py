@@ -20,7 +20,7 @@ from voc2vec_jax import convert
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.fairseq import FairseqCheckpoint, read_fairseq
 from voc2vec_jax.hf_config import config_from_hf, config_to_hf
-from voc2vec_jax.models import Wav2Vec2ForPreTraining, Wav2Vec2Model
+from voc2vec_jax.models import HubertForPreTraining, Wav2Vec2ForPreTraining, Wav2Vec2Model
 from voc2vec_jax.models.parameters import describe
 from voc2vec_jax.torch_files import CheckpointError
 
@@ -236,6 +236,11 @@ def test_hubert_is_read_with_the_objects_around_it(
     theirs = our_config(layout, model_type="wav2vec2")
     quantizer = ("codevector", "negatives", "contrastive", "diversity", "feat_quantizer")
     expected = {k: v for k, v in theirs.items() if not any(word in k for word in quantizer)}
+    assert (found.config["final_dim"], found.config["num_clusters"]) == (10, 5)
+    assert found.config["num_special_classes"] == 4
+    ours = config_from_hf(found.config)
+    params, _ = convert.from_hf(found.tensors, describe(HubertForPreTraining, ours)[1])
+    assert len(params) == len(found.tensors)
     plain = {k: tuple(v) if isinstance(v, list) else v for k, v in found.config.items()}
     assert plain.items() >= {**expected, "model_type": "hubert"}.items()
     core = {n.removeprefix("hubert."): v for n, v in found.tensors.items() if "hubert." in n}
@@ -243,6 +248,32 @@ def test_hubert_is_read_with_the_objects_around_it(
     transformers.HubertModel(config).load_state_dict(
         {name: torch.tensor(value) for name, value in core.items()}, strict=True
     )
+
+
+@pytest.mark.parametrize("lost", ["final_proj.weight", "label_embs_concat"])
+def test_a_hubert_without_half_of_its_head_is_an_encoder(tmp_path: Path, lost: str) -> None:
+    saved = checkpoint(hubert_state("base"), model_fields("base", _name="hubert"), normalize=False)
+    del saved["model"][lost]
+    found = read(tmp_path, saved)
+    assert found.architecture == "HubertModel"
+    head = {"final_proj.weight", "final_proj.bias", "label_embs_concat"}
+    assert set(found.left_behind) == head - {lost}
+
+
+def test_a_hubert_of_several_label_sets_is_an_encoder(tmp_path: Path) -> None:
+    """A projection per set, one below the other, which no model here has."""
+    saved = checkpoint(hubert_state("base"), model_fields("base", _name="hubert"), normalize=False)
+    saved["model"] |= {"final_proj.weight": torch.randn(20, 32), "final_proj.bias": torch.randn(20)}
+    found = read(tmp_path, saved)
+    assert found.architecture == "HubertModel"
+    assert len(found.left_behind) == 3
+
+
+def test_label_embeddings_of_special_symbols_alone_are_refused(tmp_path: Path) -> None:
+    saved = checkpoint(hubert_state("base"), model_fields("base", _name="hubert"), normalize=False)
+    saved["model"]["label_embs_concat"] = torch.rand(4, 10)
+    with pytest.raises(CheckpointError, match=r"has 4 rows, but the first 4 are those of <s>"):
+        read(tmp_path, saved)
 
 
 @pytest.fixture

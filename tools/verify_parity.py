@@ -28,6 +28,7 @@ from voc2vec_jax.checkpoint_source import resolve
 from voc2vec_jax.config import ConfigError
 from voc2vec_jax.convert import ConversionError
 from voc2vec_jax.hub import from_pretrained, save_pretrained
+from voc2vec_jax.models import HubertForPreTraining, HubertModel
 from voc2vec_jax.models.parameters import describe, merge
 from voc2vec_jax.orbax_weights import find_checkpoints
 from voc2vec_jax.pretrained import PretrainedModel
@@ -168,6 +169,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         place = resolve(arguments.source, arguments.revision)
         model = from_pretrained(place)
+        if model.architecture is HubertForPreTraining:  # PyTorch has no such head
+            model = from_pretrained(place, architecture=HubertModel)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

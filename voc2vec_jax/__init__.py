@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from voc2vec_jax.config import Config, ConfigError, ModelConfig
     from voc2vec_jax.hub import from_pretrained, save_pretrained
     from voc2vec_jax.models import (
+        HubertForPreTraining,
         HubertForSequenceClassification,
         HubertModel,
         Wav2Vec2ForPreTraining,
@@ -30,6 +31,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "FreshHeadError",
+    "HubertForPreTraining",
     "HubertForSequenceClassification",
     "HubertModel",
     "ModelConfig",
@@ -49,6 +51,7 @@ _MODULES = {
     "config": ("Config", "ConfigError", "ModelConfig"),
     "hub": ("from_pretrained", "save_pretrained"),
     "models": (
+        "HubertForPreTraining",
         "HubertForSequenceClassification",
         "HubertModel",
         "Wav2Vec2ForPreTraining",

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from voc2vec_jax import orbax_weights
+from voc2vec_jax import orbax_weights, pretraining_head
 from voc2vec_jax.audio import SAMPLE_RATE
 from voc2vec_jax.config import ConfigError, ModelConfig
 from voc2vec_jax.fairseq import read_fairseq
 from voc2vec_jax.hf_config import config_from_hf
 from voc2vec_jax.pretrained import Preprocessor
-from voc2vec_jax.tensor_files import CheckpointError, read_tensors
+from voc2vec_jax.tensor_files import CheckpointError, read_safetensors, read_tensors
 
-ALLOWED_FILES = ("*.json", "model*.safetensors")
+ALLOWED_FILES = ("*.json", "model*.safetensors", pretraining_head.FILE)
 ALLOWED_WITHOUT_SAFETENSORS = ("pytorch_model*.bin",)
 
 
@@ -108,12 +108,22 @@ def _from_hf_folder(folder: Path) -> CheckpointSource:
     names = fields.get("architectures") or [_encoder_name(config)]
     if not isinstance(names, list) or not isinstance(names[0], str):
         raise CheckpointError(f"{path}: architectures={names!r}; must be a list of a class name")
+    architecture, tensors = names[0], read_tensors(folder)
+    left_behind: tuple[str, ...] = ()
+    head = folder / pretraining_head.FILE
+    if head.is_file():
+        if architecture == pretraining_head.ENCODER:
+            architecture = pretraining_head.WITH_HEAD
+            tensors = pretraining_head.WithHead(tensors, read_safetensors(head))
+        else:  # of what the folder held before
+            left_behind = (head.name,)
     return CheckpointSource(
         place=folder,
-        architecture=names[0],
+        architecture=architecture,
         config=config,
         preprocessor=_read_preprocessor(folder, config),
-        tensors=read_tensors(folder),
+        tensors=tensors,
+        left_behind=left_behind,
         old_weighted_sum=(
             config.use_weighted_layer_sum
             and config.do_stable_layer_norm

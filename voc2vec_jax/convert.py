@@ -42,6 +42,7 @@ TABLE = {
         Row("masked_spec_embed", "masked_spec_embed", reverse_axes=False),
         Row("codevectors", "codevectors", reverse_axes=False),
         Row("layer_weights", "layer_weights", reverse_axes=False),
+        Row("label_embs_concat", "label_embs_concat", reverse_axes=False),
         # Checkpoints of 2021-2023 say weight_g/weight_v, which every transformers release reads,
         # so that is what is written; releases since 4.36 may write the other spelling.
         Row("weight_g", "weight_g", True, also_read="parametrizations.weight.original0"),
@@ -100,6 +101,7 @@ def from_hf(
     new_heads: bool = False,
     drop_heads: bool = False,
     replace_heads: bool = False,
+    redrawn: tuple[str, ...] = (),
 ) -> tuple[Tensors, Ledger]:
     """Hugging Face tensors as parameters for the paths in `expected`.
 
@@ -112,6 +114,8 @@ def from_hf(
         new_heads: Allow parameters of a head that the source lacks; they are not in the result.
         drop_heads: Allow source tensors outside the encoder to be left behind.
         replace_heads: Leave the source's heads behind even where they would fit.
+        redrawn: Parameters whose path begins so are new whatever the source holds under their
+            name, of whichever shape; what it holds is dropped.
 
     Returns:
         Arrays by dotted path, cast to the expected dtype, and the ledger.
@@ -129,15 +133,20 @@ def from_hf(
     result: Tensors = {}
     used: set[str] = set()
     new: list[str] = []
+    superseded: list[str] = []
     for path, shape in expected.items():
         names = [name for name in (hf_name(path), hf_name(path, also_read=True)) if name in source]
         if not names:
-            if new_heads and _is_head(path, expected):
+            if path.startswith(redrawn) or (new_heads and _is_head(path, expected)):
                 new.append(path)
             else:
                 problems.append(f"missing     {hf_name(path)}  {_hf_shape(path, shape.shape)}")
             continue
         used.update(names)
+        if path.startswith(redrawn):
+            new.append(path)
+            superseded += names
+            continue
         if len(names) > 1:
             problems.append(f"twice       {' and '.join(names)} hold the same parameter")
             continue
@@ -166,24 +175,13 @@ def from_hf(
         raise ConversionError(
             f"{len(problems)} tensors do not fit the model:\n  " + "\n  ".join(problems)
         )
-    return result, Ledger(tuple(result), tuple(new), tuple(dropped))
+    return result, Ledger(tuple(result), tuple(new), (*dropped, *sorted(superseded)))
 
 
 def encoder_prefix(names: Iterable[str]) -> str:
     """Where these tensors or parameters keep the encoder: `wav2vec2.`, `hubert.` or nothing."""
     held = {name.partition(".")[0] + "." for name in names}
     return next((prefix for prefix in ENCODER_PREFIXES if prefix in held), "")
-
-
-def without(prefixes: tuple[str, ...], params: Tensors, ledger: Ledger) -> tuple[Tensors, Ledger]:
-    """Leaves out what lies under `prefixes`, and says so in the ledger."""
-    out = {path for path in params if path.startswith(prefixes)}
-    kept = {path: value for path, value in params.items() if path not in out}
-    return kept, Ledger(
-        kept=tuple(kept),
-        new=(*ledger.new, *sorted(out)),
-        dropped=(*ledger.dropped, *sorted(hf_name(path) or path for path in out)),
-    )
 
 
 def _bridge_prefix(

@@ -70,6 +70,8 @@ CLASSES = {
     "hubert": ("HubertModel", "HubertForPreTraining"),
 }
 """Of a bare encoder, whose names have no prefix, and of one with its pre-training head."""
+SPECIAL_SYMBOLS = 4
+"""With which fairseq's dictionaries begin, those of cluster labels too."""
 WITHOUT_EFFECT = re.compile(r"(^|\.)_?ema(\.|$)|(^|\.)version$")
 """Averaged copies of weights, and a counter of formats."""
 PARTS = (
@@ -120,7 +122,7 @@ def _convert(checkpoint: object) -> FairseqCheckpoint:
     left_behind = [name for name in state if not name.startswith(prefix)]
     configs = find_configs(checkpoint, finetuned=bool(prefix))
     family = _family(model, configs)
-    with_head = isinstance(model.get("final_proj.weight"), np.ndarray)
+    with_head = _has_head(model, family)
 
     encoder: Tensors = {}
     head: Tensors = {}
@@ -145,7 +147,9 @@ def _convert(checkpoint: object) -> FairseqCheckpoint:
     sizes = _sizes(encoder, layer_mode=layer_mode)
     fields = hf_fields(configs.model, family)
     strides = [stride for _, _, stride in conv_feature_layers(configs.model)]
-    head_sizes = _quantizer_sizes(head, configs) if with_head and family == "wav2vec2" else {}
+    head_sizes: dict[str, int] = {}
+    if with_head:
+        head_sizes = _quantizer_sizes(head, configs) if family == "wav2vec2" else _label_sizes(head)
     problems = contradictions(configs.model, {**sizes, **head_sizes})
     if problems:
         raise CheckpointError(
@@ -195,6 +199,17 @@ def _family(model: dict[str, object], configs: FairseqConfigs) -> str:
             f"{configs.family or 'neither'}; wav2vec 2.0 and HuBERT can be read"
         )
     return families.pop()
+
+
+def _has_head(model: dict[str, object], family: str) -> bool:
+    """Whether the head of the pre-training is there; one that predicts several sets of labels by
+    projections of their own, which no model here does, is not taken for one."""
+    projection, labels = model.get("final_proj.weight"), model.get("label_embs_concat")
+    if not isinstance(projection, np.ndarray):
+        return False
+    if family == "wav2vec2" or not isinstance(labels, np.ndarray):
+        return family == "wav2vec2"
+    return labels.ndim == 2 and projection.shape[:1] == labels.shape[1:]
 
 
 def _renamed(name: str, rules: tuple[tuple[str, str], ...]) -> str | None:
@@ -267,4 +282,18 @@ def _quantizer_sizes(head: Tensors, configs: FairseqConfigs) -> dict[str, int]:
         "num_codevector_groups": groups,
         "codevector_dim": entry_size * groups,
         "proj_codevector_dim": _shape(head, 2, "project_hid.weight")[0],
+    }
+
+
+def _label_sizes(head: Tensors) -> dict[str, int]:
+    rows, width = _shape(head, 2, "label_embs_concat")
+    if rows <= SPECIAL_SYMBOLS:
+        raise CheckpointError(
+            f"label_embs_concat has {rows} rows, but the first {SPECIAL_SYMBOLS} are those of "
+            "<s>, <pad>, </s> and <unk>"
+        )
+    return {
+        "final_dim": width,
+        "num_clusters": rows - SPECIAL_SYMBOLS,
+        "num_special_classes": SPECIAL_SYMBOLS,
     }

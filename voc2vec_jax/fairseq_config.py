@@ -35,18 +35,20 @@ REQUIRED: dict[str, type] = {
     "conv_feature_layers": str,
 }
 """They decide what the model computes, and no tensor shows them."""
-AGREEING = {
-    "encoder_layers": "num_hidden_layers",
-    "encoder_embed_dim": "hidden_size",
-    "encoder_ffn_embed_dim": "intermediate_size",
-    "conv_bias": "conv_bias",
-    "conv_pos": "num_conv_pos_embeddings",
-    "conv_pos_groups": "num_conv_pos_embedding_groups",
-    "latent_vars": "num_codevectors_per_group",
-    "latent_groups": "num_codevector_groups",
-    "latent_dim": "codevector_dim",
-    "final_dim": "proj_codevector_dim",
-}
+AGREEING = (
+    ("encoder_layers", "num_hidden_layers"),
+    ("encoder_embed_dim", "hidden_size"),
+    ("encoder_ffn_embed_dim", "intermediate_size"),
+    ("conv_bias", "conv_bias"),
+    ("conv_pos", "num_conv_pos_embeddings"),
+    ("conv_pos_groups", "num_conv_pos_embedding_groups"),
+    ("latent_vars", "num_codevectors_per_group"),
+    ("latent_groups", "num_codevector_groups"),
+    ("latent_dim", "codevector_dim"),
+    ("final_dim", "proj_codevector_dim"),
+    ("final_dim", "final_dim"),
+)
+"""fairseq's name and ours of what the tensors show too."""
 DERIVED_IF_0 = {"latent_dim", "final_dim"}
 EXTRACTOR_MODES = {"group": "default", "layer": "layer_norm"}
 
@@ -133,7 +135,7 @@ def contradictions(model: Fields, sizes: Mapping[str, Any]) -> list[str]:
     """What the configuration says otherwise than the tensors."""
     found: list[tuple[str, object, object]] = [
         (name, model[name], sizes[hf_name])
-        for name, hf_name in AGREEING.items()
+        for name, hf_name in AGREEING
         if name in model
         and hf_name in sizes
         and not (name in DERIVED_IF_0 and type(model[name]) is int and model[name] == 0)

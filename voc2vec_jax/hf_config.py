@@ -15,7 +15,8 @@ UNSUPPORTED = {
     "adapter_attn_dim": (None, "adapters are not supported"),
     "conv_pos_batch_norm": (False, "a batch norm before the positional convolution is not"),
 }
-OURS_ALONE = ("final_norm_in_hidden_states",)
+OF_HUBERT_HEAD = ("final_dim", "num_clusters", "num_special_classes")
+OURS_ALONE = ("final_norm_in_hidden_states", *OF_HUBERT_HEAD)
 """Fields that transformers does not know; written only where they differ from its behaviour."""
 ONE_FAMILY = {
     "wav2vec2": (
@@ -28,9 +29,9 @@ ONE_FAMILY = {
         "contrastive_logits_temperature",
         "diversity_loss_weight",
     ),
-    "hubert": ("feat_proj_layer_norm",),
+    "hubert": ("feat_proj_layer_norm", *OF_HUBERT_HEAD),
 }
-"""Fields that only one configuration class of transformers has."""
+"""Fields that only one family has."""
 
 
 def config_from_hf(fields: Mapping[str, Any]) -> ModelConfig:

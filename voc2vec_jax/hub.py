@@ -19,6 +19,7 @@ from voc2vec_jax.models.architectures import ARCHITECTURES, CLASSIFIERS, ENCODER
 from voc2vec_jax.models.parameters import Params, describe, split
 from voc2vec_jax.models.wav2vec2 import Padding
 from voc2vec_jax.pretrained import PretrainedModel
+from voc2vec_jax.pretraining_head import apart, as_exported, remove_head, writing_head
 from voc2vec_jax.tensor_files import (
     MAX_SHARD_BYTES,
     SAFETENSORS,
@@ -180,12 +181,15 @@ def load_params(
     ]
     if differing:
         raise ConfigError(f"{held.place}: another architecture ({'; '.join(differing)})")
-    params, ledger = _fill(held, architecture, config, new_heads=True, drop_heads=True)
-    return convert.without(redrawn, params, ledger)
+    return _fill(held, architecture, config, redrawn, new_heads=True, drop_heads=True)
 
 
 def _fill(
-    held: CheckpointSource, architecture: Architecture, config: ModelConfig, **heads: bool
+    held: CheckpointSource,
+    architecture: Architecture,
+    config: ModelConfig,
+    redrawn: tuple[str, ...] = (),
+    **heads: bool,
 ) -> tuple[convert.Tensors, convert.Ledger]:
     # Describing thousands of layers takes hours; a file without a tensor for each cannot fit.
     if config.num_hidden_layers > len(held.tensors):
@@ -196,7 +200,7 @@ def _fill(
         )
     _, expected = describe(architecture, config)
     try:
-        tensors, ledger = convert.from_hf(held.tensors, expected, **heads)
+        tensors, ledger = convert.from_hf(held.tensors, expected, redrawn=redrawn, **heads)
     except convert.ConversionError as error:
         raise convert.ConversionError(f"{held.place}: {error}") from None
     return tensors, dataclasses.replace(ledger, dropped=(*ledger.dropped, *held.left_behind))
@@ -226,8 +230,9 @@ def save_pretrained(
     """Writes a folder that `transformers` and `from_pretrained` load.
 
     `config.json`, `preprocessor_config.json`, `model.safetensors` (or shards of it with their
-    index) and a model card. Each file appears whole or not at all; tensor bytes depend on the
-    weights only.
+    index) and a model card; the head of a `HubertForPreTraining` goes into
+    `pretraining_head.safetensors`, and transformers sees a `HubertModel`. Each file appears whole
+    or not at all; tensor bytes depend on the weights only.
 
     Args:
         model: What to write.
@@ -242,9 +247,12 @@ def save_pretrained(
     model.refuse_fresh_head("a file of it would pass for a trained one")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config = config_to_hf(model.config, model.architecture.__name__)
-    card = model_card.render(model.architecture.__name__, model.config, facts)
-    with writing_tensors(folder, convert.to_hf(model.params), max_shard_bytes):
+    name = model.architecture.__name__
+    config = config_to_hf(model.config, as_exported(name))
+    card = model_card.render(name, model.config, facts)
+    weights, head = apart(name, convert.to_hf(model.params))
+    with writing_head(folder, head), writing_tensors(folder, weights, max_shard_bytes):
+        remove_head(folder)
         _write_json(folder / "config.json", config)
         _write_json(folder / "preprocessor_config.json", model.preprocessor.to_hf())
         _write_text(folder / "README.md", card)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from voc2vec_jax.config import Config, ModelConfig
+from voc2vec_jax.pretraining_head import WITH_HEAD
 
 CARD = """\
 ---
@@ -30,7 +31,7 @@ out = model(waveform, lengths)
 ```
 
 It also loads in PyTorch: `transformers.{auto_class}.from_pretrained("path/to/this/folder")`.
-
+{head}
 ## Padding
 
 {padding}
@@ -42,6 +43,10 @@ The model has seen what its training data holds and nothing else. {limits}
 ENCODER = """\
 It has no classification head:
 class scores mean something only after fine-tuning."""
+WITH_PRETRAINING_HEAD = """\
+`pretraining_head.safetensors` holds the projection and the label embeddings of the pre-training,
+from which voc2vec_jax can go on; `transformers` has no class for them and does not read them.
+"""
 
 GROUP_NORM = """\
 This model was trained with padding excluded everywhere (`padding="masked"` in voc2vec_jax). Its
@@ -73,6 +78,7 @@ def render(architecture: str, config: ModelConfig, facts: Mapping[str, str] | No
         model_type=config.model_type,
         architecture=architecture,
         facts=table,
+        head=f"\n{WITH_PRETRAINING_HEAD}" if architecture == WITH_HEAD else "",
         padding=GROUP_NORM if config.feat_extract_norm == "group" else LAYER_NORM,
     )
 
@@ -81,6 +87,7 @@ def facts_of_run(config: Config, corpus: str) -> dict[str, str]:
     """Rows for the model card of an export."""
     return {
         "task": config.task,
+        **({"clusters": str(config.model.num_clusters)} if config.task == "hubert" else {}),
         "training data": corpus,
         "updates": str(config.train.num_steps),
         "padded audio per update": f"{config.data.batch_seconds} s at most",

@@ -120,6 +120,14 @@ class ModelConfig:
     num_negatives: int = 100
     contrastive_logits_temperature: float = 0.1
     diversity_loss_weight: float = 0.1
+    final_dim: int = 256
+    """Width in which HuBERT compares frames with the embeddings of labels. This and the next two
+    carry fairseq's meaning; they are no fields of transformers, which has no head for them."""
+    num_clusters: int = 500
+    """k of the k-means whose clusters HuBERT predicts."""
+    num_special_classes: int = 0
+    """Label embeddings before that of cluster 0: 4 in checkpoints of fairseq, whose dictionaries
+    begin with <s>, <pad>, </s> and <unk>. No frame has these labels; the softmax counts them."""
     use_weighted_layer_sum: bool = False
     """Whether a classifier reads a learned average of all hidden states, not only the last."""
     final_norm_in_hidden_states: bool = False
@@ -157,6 +165,8 @@ class ModelConfig:
             "codevector_dim": 16_384,
             "proj_codevector_dim": 16_384,
             "num_negatives": 65_536,
+            "final_dim": 16_384,
+            "num_clusters": 65_536,
             "classifier_proj_size": 16_384,
             "mask_time_length": 4_096,
             "mask_feature_length": 4_096,
@@ -206,6 +216,12 @@ class ModelConfig:
             value = getattr(self, name)
             require(value >= 0, f"model.{name}", value, "must not be negative")
         require(
+            0 <= self.num_special_classes <= 64,
+            "model.num_special_classes",
+            self.num_special_classes,
+            "must be a whole number from 0 to 64 (fairseq's checkpoints have 4)",
+        )
+        require(
             self.feat_proj_layer_norm or self.model_type == "hubert",
             "model.feat_proj_layer_norm",
             self.feat_proj_layer_norm,
@@ -222,6 +238,11 @@ class ModelConfig:
     def has_mask_embedding(self) -> bool:
         """Whether `masked_spec_embed` exists, by the rule of transformers."""
         return self.mask_time_prob > 0 or self.mask_feature_prob > 0
+
+    @property
+    def num_label_classes(self) -> int:
+        """Label embeddings of HuBERT, N."""
+        return self.num_special_classes + self.num_clusters
 
     @property
     def receptive_field_samples(self) -> int:

@@ -15,7 +15,7 @@ from voc2vec_jax.config import ConfigError, ModelConfig
 from voc2vec_jax.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.tensor_files import CheckpointError
 
-ARCHITECTURE_OF_TASK = {"wav2vec2": "Wav2Vec2ForPreTraining"}
+ARCHITECTURE_OF_TASK = {"wav2vec2": "Wav2Vec2ForPreTraining", "hubert": "HubertForPreTraining"}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,13 @@ from safetensors.numpy import save_file
 from voc2vec_jax.convert import Tensors
 from voc2vec_jax.torch_files import CheckpointError, read_torch
 
-__all__ = ["CheckpointError", "read_tensors", "write_tensors", "writing_tensors"]
+__all__ = [
+    "CheckpointError",
+    "read_safetensors",
+    "read_tensors",
+    "write_tensors",
+    "writing_tensors",
+]
 
 SAFETENSORS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"
@@ -67,9 +73,7 @@ def read_tensors(folder: Path) -> Mapping[str, np.ndarray]:
             together; all shards or tensors concerned are listed.
     """
     if (folder / SAFETENSORS).is_file():
-        return SafetensorsFiles(
-            dict.fromkeys(_safetensors_names(folder / SAFETENSORS), folder / SAFETENSORS)
-        )
+        return read_safetensors(folder / SAFETENSORS)
     if (folder / SAFETENSORS_INDEX).is_file():
         return _read_shards(folder / SAFETENSORS_INDEX)
     if (folder / TORCH_BIN).is_file():
@@ -80,6 +84,15 @@ def read_tensors(folder: Path) -> Mapping[str, np.ndarray]:
         f"{folder / SAFETENSORS}: not found, nor {TORCH_BIN}, nor the index of a checkpoint in "
         f"shards ({SAFETENSORS_INDEX}, {TORCH_INDEX})"
     )
+
+
+def read_safetensors(path: Path) -> Mapping[str, np.ndarray]:
+    """All tensors of a single file, read when they are asked for.
+
+    Raises:
+        CheckpointError: A damaged file, or a type that NumPy lacks.
+    """
+    return SafetensorsFiles(dict.fromkeys(_safetensors_names(path), path))
 
 
 def write_tensors(

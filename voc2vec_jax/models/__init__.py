@@ -3,7 +3,7 @@
 Axis legend of every file in this folder:
 B batch · S samples · T frames · C convolutional channels · D model width · H heads ·
 K head size · G code groups · V codes per group · P projected width (contrastive space,
-classifier) · N classes.
+label embeddings, classifier) · N classes (of a classifier, or labels of frames).
 
 A module only names and shapes parameters. No random state lives in it: whatever is random at call
 time (dropout, layer drop, Gumbel noise) is driven by a key or a draw given to the call, and
@@ -15,7 +15,11 @@ from voc2vec_jax.models.classifier import (
     HubertForSequenceClassification,
     Wav2Vec2ForSequenceClassification,
 )
-from voc2vec_jax.models.hubert import HubertModel
+from voc2vec_jax.models.hubert import (
+    HubertForPreTraining,
+    HubertModel,
+    HubertPretrainingOutput,
+)
 from voc2vec_jax.models.wav2vec2 import (
     ModelOutput,
     PretrainingOutput,
@@ -25,8 +29,10 @@ from voc2vec_jax.models.wav2vec2 import (
 
 __all__ = [
     "ClassifierOutput",
+    "HubertForPreTraining",
     "HubertForSequenceClassification",
     "HubertModel",
+    "HubertPretrainingOutput",
     "ModelOutput",
     "PretrainingOutput",
     "Wav2Vec2ForPreTraining",

@@ -2,7 +2,18 @@
 
 from typing import ClassVar
 
-from voc2vec_jax.models.wav2vec2 import ModelType, Wav2Vec2Model
+import jax
+from flax import nnx, struct
+
+from voc2vec_jax.config import ModelConfig
+from voc2vec_jax.models.layers import torch_linear
+from voc2vec_jax.models.wav2vec2 import (
+    ModelOutput,
+    ModelType,
+    Padding,
+    Wav2Vec2Model,
+    cut_frames,
+)
 
 
 class HubertModel(Wav2Vec2Model):
@@ -13,3 +24,75 @@ class HubertModel(Wav2Vec2Model):
     """
 
     model_type: ClassVar[ModelType] = "hubert"
+
+
+@struct.dataclass
+class HubertPretrainingOutput:
+    """What the labels of frames are predicted from, and the frames."""
+
+    predictions: jax.Array  # [B, T, P] to be compared with the label embeddings
+    encoder: ModelOutput
+
+    @property
+    def last_hidden_state(self) -> jax.Array:
+        """[B, T, D]."""
+        return self.encoder.last_hidden_state
+
+    @property
+    def hidden_states(self) -> tuple[jax.Array, ...] | None:
+        """Layers + 1 of [B, T, D], where they were asked for."""
+        return self.encoder.hidden_states
+
+    @property
+    def frame_mask(self) -> jax.Array:
+        """[B, T] bool, True for real frames."""
+        return self.encoder.frame_mask
+
+    def first_frames(self, frames: int) -> "HubertPretrainingOutput":
+        """Without the frames from index `frames` on."""
+        cut: HubertPretrainingOutput = cut_frames(self, frames)
+        return cut
+
+
+class HubertForPreTraining(nnx.Module):
+    """Encoder, projection and an embedding per label.
+
+    transformers has no such class. Names, shapes and initialisation of the head are those of
+    fairseq's `HubertModel`: `final_proj` like any linear layer of PyTorch, `label_embs_concat`
+    uniform in [0, 1).
+    """
+
+    model_type: ClassVar[ModelType] = "hubert"
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.hubert = HubertModel(config, rngs=rngs)
+        self.final_proj = torch_linear(config.hidden_size, config.final_dim, rngs)
+        self.label_embs_concat = nnx.Param(
+            jax.random.uniform(rngs.params(), (config.num_label_classes, config.final_dim))
+        )
+
+    def __call__(
+        self,
+        waveform: jax.Array,
+        lengths: jax.Array | None = None,
+        *,
+        padding: Padding = "hf",
+        attention_mask: bool = False,
+        span_mask: jax.Array | None = None,
+        feature_grad_mult: float = 1.0,
+        output_hidden_states: bool = False,
+        key: jax.Array | None = None,
+    ) -> HubertPretrainingOutput:
+        """Projected frames; all arguments are those of `Wav2Vec2Model`."""
+        encoder = self.hubert(
+            waveform,
+            lengths,
+            padding=padding,
+            attention_mask=attention_mask,
+            span_mask=span_mask,
+            feature_grad_mult=feature_grad_mult,
+            output_hidden_states=output_hidden_states,
+            key=key,
+        )
+        return HubertPretrainingOutput(self.final_proj(encoder.last_hidden_state), encoder)
