@@ -7,7 +7,7 @@ import torch
 import transformers
 from torch.nn import functional
 
-from voc2vec_jax.config import ModelConfig
+from voc2vec_jax.config import ModelConfig, ObjectiveConfig
 from voc2vec_jax.convert import Tensors
 from voc2vec_jax.hf_config import config_to_hf
 
@@ -65,3 +65,65 @@ def clips(lengths: list[int], seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def sample_mask(lengths: np.ndarray, samples: int) -> torch.Tensor:
     """The attention mask [B, S] that transformers' feature extractor returns."""
     return torch.tensor((np.arange(samples) < lengths[:, None]).astype(np.int64))
+
+
+class HubertPretraining(torch.nn.Module):
+    """`transformers.HubertModel` with the head and the loss of fairseq's, written out in PyTorch.
+
+    Evaluation mode: no dropout. fairseq's columns are kept: the true label stands in the first one
+    and is -inf in its own place.
+    """
+
+    def __init__(self, config: ModelConfig, objective: ObjectiveConfig, seed: int = 0):
+        super().__init__()
+        self.hubert = hf_model("HubertModel", config, seed)
+        self.final_proj = torch.nn.Linear(config.hidden_size, config.final_dim)
+        labels = torch.rand(config.num_label_classes, config.final_dim)
+        self.label_embs_concat = torch.nn.Parameter(labels)
+        self.config, self.objective = config, objective
+        self.hubert.feature_extractor.register_forward_hook(self._scale_gradient)
+
+    def _scale_gradient(self, module: object, inputs: object, out: torch.Tensor) -> torch.Tensor:
+        share = self.objective.feature_grad_mult
+        self.features = out * share + out.detach() * (1 - share)  # [B, C, T]
+        return self.features
+
+    def cross_entropy(self, frames: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Summed over frames [n, D] with labels [n]."""
+        projected = self.final_proj(frames)[:, None]  # [n, 1, P]
+        others = self.label_embs_concat[None]  # [1, N, P]
+        own = self.label_embs_concat[labels][:, None]
+        columns = torch.cat([own, others.expand(len(labels), -1, -1)], dim=1)
+        logits = torch.cosine_similarity(projected, columns, dim=-1)
+        logits = logits / self.objective.logit_temperature
+        hidden = functional.one_hot(labels + 1, logits.shape[1]).bool()
+        logits = logits.masked_fill(hidden, -torch.inf)
+        zeros = torch.zeros(len(labels), dtype=torch.long)
+        return functional.cross_entropy(logits, zeros, reduction="sum")
+
+    def forward(
+        self,
+        waveform: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        span_mask: torch.Tensor,
+        targets: torch.Tensor,
+    ) -> tuple[torch.Tensor, int]:
+        """The loss summed over frames, and how many."""
+        hidden = self.hubert(
+            waveform, attention_mask=attention_mask, mask_time_indices=span_mask
+        ).last_hidden_state
+        valid = torch.ones(hidden.shape[:2], dtype=torch.bool)
+        if attention_mask is not None:
+            valid = self.hubert._get_feature_vector_attention_mask(hidden.shape[1], attention_mask)
+            valid = valid.bool()
+        loss, frames = torch.zeros(()), 0
+        for chosen, weight in (
+            (valid & span_mask, self.objective.masked_weight),
+            (valid & ~span_mask, self.objective.unmasked_weight),
+        ):
+            if weight > 0:
+                labels = targets[chosen] + self.config.num_special_classes
+                loss = loss + weight * self.cross_entropy(hidden[chosen], labels)
+                frames += len(labels)
+        penalty = self.features.transpose(1, 2)[valid].square().mean()
+        return loss + frames * self.objective.feature_penalty_weight * penalty, frames

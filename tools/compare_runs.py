@@ -14,7 +14,18 @@ import tyro
 
 from voc2vec_jax.metrics import read_metrics
 
-PANELS = ("contrastive_loss", "accuracy", "code_perplexity", "gradient_norm")
+PANELS = (
+    "contrastive_loss",
+    "accuracy",
+    "code_perplexity",
+    "masked_loss",
+    "target_entropy",
+    "masked_accuracy",
+    "majority_rate",
+    "prediction_perplexity",
+    "gradient_norm",
+)
+"""Of those, what the task of the runs has."""
 POINTS = 60
 """Points of a curve in the JSON, each the mean of the logged steps up to it."""
 
@@ -79,9 +90,11 @@ def draw(curves: dict[str, list[dict[str, float]]], png: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 5.5), layout="constrained")
+    panels = [p for p in PANELS if any(p in point for run in curves.values() for point in run)]
+    columns = -(-len(panels) // 2)
+    figure = Figure(figsize=(5 * columns, 5.5), layout="constrained")
     FigureCanvasAgg(figure)
-    for axis, panel in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
+    for axis, panel in zip(figure.subplots(2, columns, squeeze=False).flat, panels, strict=False):
         for name, points in curves.items():
             shown = [(point["step"], point[panel]) for point in points if panel in point]
             axis.plot(*zip(*shown, strict=True), label=name)

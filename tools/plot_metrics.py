@@ -9,7 +9,18 @@ import tyro
 from voc2vec_jax.metrics import read_events, read_metrics
 from voc2vec_jax.plots import plot_metrics
 
-COLUMNS = ("step", "loss", "contrastive_loss", "eval_loss", "accuracy", "code_perplexity")
+COLUMNS = (
+    "step",
+    "loss",
+    "contrastive_loss",
+    "eval_loss",
+    "accuracy",
+    "code_perplexity",
+    "masked_accuracy",
+    "majority_rate",
+    "prediction_perplexity",
+)
+"""Of those, what the run's task has."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +44,17 @@ def main() -> None:
     alarms = read_events(path, "collapse_alarm")
     plot_metrics(entries, png, [event["step"] for event in alarms])
     if arguments.table:
-        print("  ".join(f"{name:>16}" for name in COLUMNS))
+        names = [name for name in COLUMNS if any(name in entry for entry in entries)]
+        print("  ".join(f"{name:>21}" for name in names))
         for entry in entries[:: max(len(entries) // 10, 1)]:
-            print("  ".join(_figure(entry.get(name)) for name in COLUMNS))
+            print("  ".join(_figure(entry.get(name)) for name in names))
         for event in alarms:
             print(f"collapse alarm at step {event['step']}: {event['saw']}. {event['try']}")
     print(f"curves: {png}")
 
 
 def _figure(value: float | None) -> str:
-    return f"{'-':>16}" if value is None else f"{value:16.5g}"
+    return f"{'-':>21}" if value is None else f"{value:21.5g}"
 
 
 if __name__ == "__main__":

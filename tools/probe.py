@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 
 from data_pipelines.store import DataError, FlatStore, from_int16
 from voc2vec_jax import probing
+from voc2vec_jax.checkpoint_source import read_source
 from voc2vec_jax.config import ConfigError
 from voc2vec_jax.convert import ConversionError
 from voc2vec_jax.hub import from_pretrained
-from voc2vec_jax.models import Wav2Vec2Model
+from voc2vec_jax.models.architectures import ENCODERS
+from voc2vec_jax.pretrained import PretrainedModel
 from voc2vec_jax.tensor_files import CheckpointError
 
 
@@ -64,6 +66,12 @@ def read_clips(arguments: Arguments) -> tuple[FlatStore, list[NDArray[np.float32
     return store, [from_int16(store.read(clip, 0, length)) for clip, length in lengths]
 
 
+def load_encoder(source: str) -> PretrainedModel:
+    """A checkpoint of either family without its head."""
+    family = read_source(source).config.model_type
+    return from_pretrained(source, architecture=ENCODERS[family], padding="masked")
+
+
 def rows(arguments: Arguments, store: FlatStore, waveforms: list[NDArray[np.float32]]) -> list[Row]:
     """Every comparison of the table, printed as it comes."""
 
@@ -80,10 +88,7 @@ def rows(arguments: Arguments, store: FlatStore, waveforms: list[NDArray[np.floa
         print("\n".join(lines(made)), flush=True)
         return made
 
-    loaded = [
-        from_pretrained(source, architecture=Wav2Vec2Model, padding="masked")
-        for source in arguments.models
-    ]
+    loaded = [load_encoder(source) for source in arguments.models]
     fresh = [probing.randomly_initialised(loaded[0], seed) for seed in arguments.init_seeds]
     chance = Row("majority class", 1, {"-": [probing.majority(store.labels)]})
     print("\n".join(lines(chance)))

@@ -1,10 +1,15 @@
 """The collapse alarm: says that a pre-training run has stopped learning, what it saw, what to try.
 
-Three ways to collapse are known, and each shows in a figure that healthy runs keep away from:
+Each way to collapse shows in a figure that healthy runs keep away from. Of wav2vec 2.0:
 
     codebook  nearly all frames get the same few codes: perplexity falls towards one per group
     trivial   the codes of a clip are all equal, so nothing is left to tell apart: the loss is 0
     blind     all context vectors are alike: accuracy is below chance, since a tie is no hit
+
+HuBERT's targets are made beforehand and cannot collapse in training, so what is left is:
+
+    constant  all frames are given the same label, although theirs differ
+    labels    nearly all frames have the same label: there is nothing to learn
 """
 
 import math
@@ -21,6 +26,9 @@ learning rate has warmed up. Before that healthy base models are seen at 18 of 6
 issue 2981, update 1,064)."""
 SHARE_OF_CHANCE_LOSS = 0.05
 SHARE_OF_CHANCE_ACCURACY = 0.25
+LABELS_EVER = 2.0
+"""Perplexity that HuBERT's labels must have at any time, and its predictions once the learning rate
+has warmed up: a fresh model gives many frames the same label, and learns frequencies first."""
 
 
 class CollapseAlarm:
@@ -57,6 +65,11 @@ class CollapseAlarm:
 
 def symptoms(config: Config, entry: Mapping[str, Any]) -> dict[str, str]:
     """What is wrong with the figures of a log line, in words, by symptom."""
+    find = {"wav2vec2": _of_wav2vec2, "hubert": _of_hubert}.get(config.task)
+    return find(config, entry) if find else {}
+
+
+def _of_wav2vec2(config: Config, entry: Mapping[str, Any]) -> dict[str, str]:
     groups, entries = config.model.num_codevector_groups, config.model.num_codevectors_per_group
     candidates = config.model.num_negatives + 1
     warm = entry["step"] > config.optim.warmup_steps
@@ -84,6 +97,21 @@ def symptoms(config: Config, entry: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def _of_hubert(config: Config, entry: Mapping[str, Any]) -> dict[str, str]:
+    labels, predictions = entry.get("target_perplexity"), entry.get("prediction_perplexity")
+    if labels is not None and labels < LABELS_EVER:
+        return {"labels": f"target_perplexity={labels:.3g} (alarm below {LABELS_EVER:g})"}
+    warm = entry["step"] > config.optim.warmup_steps
+    if warm and predictions is not None and predictions < LABELS_EVER:
+        return {
+            "constant": (
+                f"prediction_perplexity={predictions:.3g} (alarm below {LABELS_EVER:g}; that of "
+                f"the labels is {labels:.3g})"
+            )
+        }
+    return {}
+
+
 def _advice(config: Config) -> dict[str, str]:
     slower = (
         f"lower optim.learning_rate (now {config.optim.learning_rate:g}) or lengthen "
@@ -100,4 +128,12 @@ def _advice(config: Config) -> dict[str, str]:
             f"model.diversity_loss_weight (now {config.model.diversity_loss_weight:g})."
         ),
         "blind": f"{slower[0].upper()}{slower[1:]}, and clip gradients with optim.clip_norm.",
+        "constant": (
+            f"{slower[0].upper()}{slower[1:]}, clip gradients with optim.clip_norm, and see that "
+            "model and data.normalize are those of the recipe."
+        ),
+        "labels": (
+            f"Listen to the data for silence, and look at the quality that {config.data.labels} "
+            "reports of itself (manifest.json); make labels of another layer or of MFCC."
+        ),
     }

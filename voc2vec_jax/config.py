@@ -157,7 +157,7 @@ class DataConfig:
 class Config:
     """A whole run; what `get_config()` of a file in `configs/` returns."""
 
-    task: Literal["wav2vec2"] = "wav2vec2"
+    task: Literal["wav2vec2", "hubert"] = "wav2vec2"
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
@@ -196,6 +196,31 @@ class Config:
             self.data.min_seconds,
             f"the convolutions of this model need {shortest} s for their first frame",
         )
+
+        self._require_what_the_task_needs()
+
+    def _require_what_the_task_needs(self) -> None:
+        require(
+            self.model.model_type == self.task,
+            "model.model_type",
+            self.model.model_type,
+            f"task={self.task!r} trains models of the type {self.task}",
+        )
+        if self.task == "hubert":
+            require(
+                self.data.labels is not None,
+                "data.labels",
+                self.data.labels,
+                "HuBERT predicts cluster labels; make them with python -m tools.make_labels, and "
+                "give the folder that it wrote",
+            )
+        else:
+            require(
+                self.data.labels is None,
+                "data.labels",
+                self.data.labels,
+                f"task={self.task!r} predicts no labels; leave it out, or give task='hubert'",
+            )
 
     @property
     def eval_every_steps(self) -> int | None:

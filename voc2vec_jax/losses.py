@@ -83,6 +83,71 @@ def contrastive_loss(
     )
 
 
+@struct.dataclass
+class MaskedPrediction:
+    """Sums of HuBERT's task over a set of frames, and how labels and predictions are spread."""
+
+    loss: jax.Array  # [] cross entropy
+    frames: jax.Array  # []
+    correct: jax.Array  # []
+    targets: jax.Array  # [N] frames by label
+    predictions: jax.Array  # [N] frames by likeliest label
+
+
+def label_logits(predictions: jax.Array, embeddings: jax.Array, temperature: float) -> jax.Array:
+    """Cosine of frames and label embeddings over `temperature` (HuBERT, equation 3), in float32.
+
+    fairseq puts the true label into a column of its own and -inf into its old place, which is the
+    same softmax over all labels.
+
+    Args:
+        predictions: [B, T, P].
+        embeddings: [N, P].
+        temperature: τ.
+
+    Returns:
+        [B, T, N].
+    """
+    return jnp.einsum("btp,np->btn", _unit(predictions), _unit(embeddings)) / temperature
+
+
+def masked_prediction(
+    logits: jax.Array, targets: jax.Array, counted: jax.Array
+) -> MaskedPrediction:
+    """Cross entropy of the frames' labels (HuBERT, section 2.2).
+
+    Args:
+        logits: [B, T, N].
+        targets: [B, T] int, read where `counted` only.
+        counted: [B, T] bool, frames that enter the sums.
+
+    Returns:
+        Sums over the counted frames. A frame is correct if no label is likelier than its own, and
+        at least one is less likely, as in fairseq: equal logits are no hit.
+    """
+    labels = logits.shape[-1]
+    own = jnp.take_along_axis(logits, jnp.where(counted, targets, 0)[:, :, None], axis=-1)[:, :, 0]
+    loss = jax.nn.logsumexp(logits, axis=-1) - own
+    correct = (own >= jnp.max(logits, axis=-1)) & (own > jnp.min(logits, axis=-1))
+
+    def by_label(which: jax.Array) -> jax.Array:
+        return jnp.sum(jax.nn.one_hot(which, labels) * counted[:, :, None], axis=(0, 1))
+
+    return MaskedPrediction(
+        loss=jnp.sum(jnp.where(counted, loss, 0.0)),
+        frames=jnp.sum(counted).astype(jnp.float32),
+        correct=jnp.sum(counted & correct).astype(jnp.float32),
+        targets=by_label(targets),
+        predictions=by_label(jnp.argmax(logits, axis=-1)),
+    )
+
+
+def entropy_of_counts(counts: jax.Array) -> jax.Array:
+    """Entropy in nats of how `counts` [N] are spread; 0 of no counts."""
+    shares = counts / jnp.maximum(jnp.sum(counts), 1)
+    return -jnp.sum(jax.scipy.special.xlogy(shares, shares))
+
+
 def _unit(vectors: jax.Array) -> jax.Array:
     # The floor is that of torch.cosine_similarity.
     vectors = vectors.astype(jnp.float32)

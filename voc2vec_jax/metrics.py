@@ -18,7 +18,17 @@ TIME_PREFIX = "time_"
 the same in every repetition."""
 PARTS = ("waiting_for_data", "host_to_device", "step", "evaluation", "checkpoint")
 """What the host does in a loop."""
-SHOWN = ("loss", "contrastive_loss", "eval_loss", "accuracy", "code_perplexity", "learning_rate")
+SHOWN = (
+    "loss",
+    "contrastive_loss",
+    "eval_loss",
+    "accuracy",
+    "masked_accuracy",
+    "majority_rate",
+    "code_perplexity",
+    "prediction_perplexity",
+    "learning_rate",
+)
 
 
 class Window:

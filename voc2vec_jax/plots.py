@@ -6,10 +6,22 @@ from typing import Any
 
 from voc2vec_jax.metrics import PARTS, TIME_PREFIX
 
+OF_LABELS = ("masked_accuracy", "unmasked_accuracy", "majority_rate")
 PANELS = (
-    ("loss per masked frame (nats)", ("loss", "contrastive_loss", "eval_loss")),
-    ("contrastive accuracy", ("accuracy", "eval_accuracy")),
-    ("codebook perplexity", ("code_perplexity", "probability_perplexity")),
+    (
+        "loss per masked frame (nats)",
+        ("loss", "contrastive_loss", "masked_loss", "eval_loss", "target_entropy"),
+    ),
+    ("accuracy", ("accuracy", *OF_LABELS, "eval_accuracy", "eval_masked_accuracy")),
+    (
+        "perplexity of codes or labels",
+        (
+            "code_perplexity",
+            "probability_perplexity",
+            "target_perplexity",
+            "prediction_perplexity",
+        ),
+    ),
     ("feature penalty", ("feature_penalty",)),
     ("gradient norm", ("gradient_norm",)),
     ("learning rate", ("learning_rate",)),

@@ -16,7 +16,8 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from voc2vec_jax.audio import SAMPLE_RATE, frames_from_samples
-from voc2vec_jax.models import ModelOutput, Wav2Vec2Model
+from voc2vec_jax.models import ModelOutput
+from voc2vec_jax.models.architectures import ENCODERS
 from voc2vec_jax.models.parameters import split
 from voc2vec_jax.pretrained import PretrainedModel
 
@@ -44,9 +45,10 @@ class Score:
 
 def randomly_initialised(model: PretrainedModel, seed: int) -> PretrainedModel:
     """The encoder of `model` with fresh weights: same architecture, signals and padding."""
-    _, params = split(Wav2Vec2Model(model.config, rngs=nnx.Rngs(jax.random.key(seed))))
+    encoder = ENCODERS[model.config.model_type]
+    _, params = split(encoder(model.config, rngs=nnx.Rngs(jax.random.key(seed))))
     return PretrainedModel(
-        Wav2Vec2Model,
+        encoder,
         model.config,
         params,
         preprocessor=model.preprocessor,
@@ -61,8 +63,8 @@ def hidden_statistics(
     """Mean and standard deviation over a clip's frames of every hidden state.
 
     Args:
-        model: An encoder (`architecture=Wav2Vec2Model`) with `padding="masked"`, so that a clip's
-            vector does not depend on its batch.
+        model: An encoder (`Wav2Vec2Model`, `HubertModel`) with `padding="masked"`, so that a
+            clip's vector does not depend on its batch.
         waveforms: float32 [S] each, 16 kHz.
         batch_seconds: Padded audio per batch.
 

@@ -36,10 +36,10 @@ class MaskConfig:
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """The parts of the wav2vec 2.0 objective that no `config.json` holds.
+    """The parts of the pre-training objectives that no `config.json` holds.
 
-    The number of negatives, the logit temperature and the diversity weight are `model.*`, because
-    transformers keeps them there.
+    wav2vec 2.0's number of negatives, logit temperature and diversity weight are `model.*`, because
+    transformers keeps them there. Each task reads its own fields; the first two are common to both.
     """
 
     feature_grad_mult: float = 0.1
@@ -57,6 +57,15 @@ class ObjectiveConfig:
     codebook: Literal["keep", "reset"] = "keep"
     """What becomes of the quantizer and `project_q` of trained weights that a run starts from:
     `reset` draws them anew, as for sounds that the old codes do not tell apart."""
+    masked_weight: float = 1.0
+    """HuBERT: weight of the cross entropy of masked frames (α of the paper)."""
+    unmasked_weight: float = 0.0
+    """HuBERT: weight of the cross entropy of the other frames."""
+    logit_temperature: float = 0.1
+    """HuBERT: divides the cosine of a frame and a label embedding."""
+    label_embeddings: Literal["keep", "reset"] = "reset"
+    """HuBERT: what becomes of the label embeddings of trained weights that a run starts from;
+    `keep` goes on with the very labels that they were trained with."""
 
     def __post_init__(self) -> None:
         require_types("objective", self)
@@ -71,6 +80,21 @@ class ObjectiveConfig:
             "objective.feature_penalty_weight",
             self.feature_penalty_weight,
             "must not be negative",
+        )
+        for name in ("masked_weight", "unmasked_weight"):
+            value = getattr(self, name)
+            require(value >= 0, f"objective.{name}", value, "must not be negative")
+        require(
+            self.masked_weight + self.unmasked_weight > 0,
+            "objective.masked_weight",
+            self.masked_weight,
+            "it or objective.unmasked_weight must be above 0",
+        )
+        require(
+            self.logit_temperature > 0,
+            "objective.logit_temperature",
+            self.logit_temperature,
+            "must be positive",
         )
         require(
             0 < self.gumbel_temperature_stop <= self.gumbel_temperature_start,

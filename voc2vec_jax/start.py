@@ -118,7 +118,9 @@ def _restore(
 
 
 def _refuse_other_run(config: Config, data: TrainingData, meta: Mapping[str, Any]) -> None:
-    then, now = meta["config"]["model"], config.to_dict()["model"]
+    now = config.to_dict()["model"]
+    # A field that the checkpoint is too old to know had its default.
+    then = {**Config().to_dict()["model"], **meta["config"]["model"]}
     changed = [
         f"model.{name}: {then.get(name)} then, {now.get(name)} now"
         for name in sorted(now.keys() | then.keys())

@@ -1,12 +1,26 @@
 """What is learnt. A task builds its model and turns a batch into a loss; the loop does the rest."""
 
+from collections.abc import Callable
+
 from voc2vec_jax.config import Config
+from voc2vec_jax.tasks.hubert import HubertDraws, HubertTask
 from voc2vec_jax.tasks.protocol import Batch, Metrics, Task
 from voc2vec_jax.tasks.wav2vec2 import Draws, Wav2Vec2Task
 
-__all__ = ["Batch", "Draws", "Metrics", "Task", "Wav2Vec2Task", "build_task"]
+__all__ = [
+    "Batch",
+    "Draws",
+    "HubertDraws",
+    "HubertTask",
+    "Metrics",
+    "Task",
+    "Wav2Vec2Task",
+    "build_task",
+]
+
+TASKS: dict[str, Callable[[Config], Task]] = {"wav2vec2": Wav2Vec2Task, "hubert": HubertTask}
 
 
 def build_task(config: Config) -> Task:
     """The task that `config.task` names."""
-    return Wav2Vec2Task(config)
+    return TASKS[config.task](config)
