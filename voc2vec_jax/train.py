@@ -122,6 +122,7 @@ def train(arguments: Arguments) -> None:
         config.train.seed,
         conv_kernel=config.model.conv_kernel,
         conv_stride=config.model.conv_stride,
+        clusters=config.model.num_clusters if config.task == "hubert" else None,
     )
     _say(data.summary())
     if config.mask.equalize and not data.plan.has_equal_lengths:
