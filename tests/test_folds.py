@@ -47,7 +47,8 @@ def test_paper_folds_are_the_published_ones(count: int) -> None:
     folds = paper_folds(count)
     assert [fold.test.tolist() for fold in folds] == expected
     for fold, test in zip(folds, expected, strict=True):
-        assert fold.train.tolist() == [clip for clip in shuffled if clip not in set(test)]
+        tested = set(test)
+        assert fold.train.tolist() == [clip for clip in shuffled if clip not in tested]
         assert fold.validation is None
         assert fold.selection is fold.test
     assert -(-len(folds[0].train) // 16) == STEPS_PER_EPOCH[count]

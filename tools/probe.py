@@ -21,8 +21,10 @@ from data_pipelines.store import DataError, FlatStore, from_int16
 from voc2vec_jax import probing
 from voc2vec_jax.config import ConfigError
 from voc2vec_jax.convert import ConversionError
+from voc2vec_jax.features import mfcc_statistics
 from voc2vec_jax.hub import from_pretrained
 from voc2vec_jax.models import Wav2Vec2Model
+from voc2vec_jax.scoring import Scores
 from voc2vec_jax.tensor_files import CheckpointError
 
 
@@ -51,7 +53,7 @@ class Row:
 
     name: str
     models: int
-    scores: dict[str, list[probing.Score]]
+    scores: dict[str, list[Scores]]
 
 
 def read_clips(arguments: Arguments) -> tuple[FlatStore, list[NDArray[np.float32]]]:
@@ -68,7 +70,7 @@ def rows(arguments: Arguments, store: FlatStore, waveforms: list[NDArray[np.floa
     """Every comparison of the table, printed as it comes."""
 
     def row(name: str, sources: list[probing.Features]) -> Row:
-        scores: dict[str, list[probing.Score]] = {}
+        scores: dict[str, list[Scores]] = {}
         for features in sources:
             for seed in arguments.seeds:
                 found = probing.probe(
@@ -89,7 +91,7 @@ def rows(arguments: Arguments, store: FlatStore, waveforms: list[NDArray[np.floa
     print("\n".join(lines(chance)))
     return [
         chance,
-        row("MFCC statistics", [probing.mfcc_statistics(waveforms)]),
+        row("MFCC statistics", [{"MFCC": mfcc_statistics(waveforms)}]),
         row("random initialisation", [probing.hidden_statistics(m, waveforms) for m in fresh]),
         row("pre-trained", [probing.hidden_statistics(m, waveforms) for m in loaded]),
     ]

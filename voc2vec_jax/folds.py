@@ -161,7 +161,7 @@ def grouped_folds(
         [f"group {group}" if group else f"clip {i}" for i, group in enumerate(groups)], dtype=object
     )
     parts = []
-    for rest, test in _splits(labels, named, folds, seed):
+    for rest, test in stratified_splits(labels, named, folds, seed):
         if not len(test):
             raise ConfigError(
                 f"folds={folds}: groups are so unequal that a fold would be empty; use fewer folds"
@@ -170,10 +170,9 @@ def grouped_folds(
         if min(known, most) < 2:
             raise ConfigError(
                 f"folds={folds}: a fold leaves {known} groups, and {most} clips of its largest"
-                " class, to train and validate on, which takes two each; use more folds or a larger"
-                " corpus"
+                " class, to train and validate on: two each are needed; use more folds"
             )
-        inner = _splits(
+        inner = stratified_splits(
             labels[rest], named[rest], min(round(1 / validation_share), known, most), seed
         )
         train, validation = max(
@@ -184,8 +183,22 @@ def grouped_folds(
     return tuple(parts)
 
 
-def _splits(labels: Ints, groups: NDArray, folds: int, seed: int) -> list[tuple[Ints, Ints]]:
-    """(rest, held out) of each fold, ascending."""
+def stratified_splits(
+    labels: Ints, groups: NDArray, folds: int, seed: int
+) -> list[tuple[Ints, Ints]]:
+    """(rest, held out) of each fold, ascending; no group is in both.
+
+    Folds are stratified as far as groups allow, and may lack rare classes.
+
+    Args:
+        labels: [clips] class of each clip.
+        groups: [clips] what must not straddle a fold; all different if there are no groups.
+        folds: How many.
+        seed: Decides which groups go together.
+
+    Raises:
+        ConfigError: Fewer groups than folds, or no class of so many clips.
+    """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     _require_folds(folds, len(set(groups)), "groups")
@@ -239,19 +252,16 @@ def _leaking_share(parts: Sequence[Fold], groups: Sequence[str]) -> float:
 
 
 def _about_groups(protocol: Protocol, groups: Sequence[str], leaking: float) -> list[str]:
-    found = []
-    unknown = sum(group == "" for group in groups)
+    found, unknown = [], sum(group == "" for group in groups)
     if protocol == "paper":
         found.append(f"{SELECTION_ON_TEST}: scores are optimistic, as in the paper")
         if leaking:
             found.append(
-                f"{leaking:.0%} of the test clips have clips of the same group (speaker, session or"
-                " upload) in the training part of their fold"
+                f"{leaking:.0%} of the test clips have clips of their group in the training part"
             )
     elif unknown == len(groups):
         found.append(
-            "groups are unknown: folds are stratified only, and clips of one speaker may be on both"
-            " sides"
+            "groups are unknown: folds are stratified only; a speaker may be on both sides"
         )
     elif not _groups_matter(groups):
         found.append("no group has two clips: folds are stratified only")
