@@ -76,7 +76,7 @@ def majority_row(corpus: LabelledCorpus) -> Row:
     def run(number: int, fold: Fold, seed: int) -> FoldResult:
         counts = np.bincount(corpus.labels[_known(fold)], minlength=len(corpus.class_names))
         scores = np.tile(counts / counts.sum(), (len(fold.test), 1))
-        return _result(corpus, number, fold, seed, scores, {})
+        return _result(corpus, number, fold, seed, scores, {"seconds": 0.0})
 
     return run
 

@@ -3,6 +3,7 @@
 The schema is described in docs/evaluation.md.
 """
 
+import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,15 @@ from typing import Any
 import numpy as np
 
 from voc2vec_jax.folds import SELECTION_ON_TEST, Ints
-from voc2vec_jax.results import RESULTS, Evaluation, FoldResult, write_json
+from voc2vec_jax.results import (
+    RESULTS,
+    Evaluation,
+    FoldResult,
+    ResultsError,
+    fold_path,
+    load_fold,
+    write_json,
+)
 from voc2vec_jax.scoring import (
     LEVEL,
     Scores,
@@ -101,7 +110,7 @@ def report(evaluation: Evaluation) -> dict[str, Any]:
         "scores": {
             "over_folds": {
                 "std": "population" if paper else "sample",
-                **{name: _finite(asdict(spread)) for name, spread in summary.folds.items()},
+                **{name: finite(asdict(spread)) for name, spread in summary.folds.items()},
             },
             "pooled": {
                 **asdict(summary.pooled),
@@ -134,6 +143,44 @@ def write_report(out: Path, evaluation: Evaluation) -> None:
     write_json(out / RESULTS, report(evaluation))
 
 
+def load_evaluation(out: Path) -> Evaluation:
+    """An evaluation from its folder: what `results.json` says of it, and its finished folds.
+
+    Raises:
+        ResultsError: A file is damaged, another version wrote it, or a fold is missing that
+            `results.json` counts.
+    """
+    path = out / RESULTS
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["format_version"] != FORMAT_VERSION:
+            raise ResultsError(
+                f"{path}: format version {content['format_version']}, this code reads"
+                f" {FORMAT_VERSION}; run the evaluation again"
+            )
+        return Evaluation(
+            dataset=content["dataset"],
+            model=content["model"],
+            protocol=content["protocol"],
+            folds_asked=content["folds_asked"] // len(content["seeds"]),
+            seeds=tuple(content["seeds"]),
+            results=tuple(
+                load_fold(fold_path(out, entry["seed"], entry["fold"]))
+                for entry in content["per_fold"]
+            ),
+            clips=content["clips"],
+            excluded=tuple(content["excluded"]),
+            warnings=tuple(content["warnings"]),
+            settings=content["settings"],
+        )
+    except ResultsError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResultsError(
+            f"{path}: is damaged ({error}); run the evaluation again, finished folds are kept"
+        ) from error
+
+
 def versions() -> dict[str, str]:
     """Of Python and of the packages that are installed and may decide a number."""
     found = {"python": platform.python_version()}
@@ -145,6 +192,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN."""
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+def finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """None in place of numbers that JSON lacks."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in values.items()
+    }
