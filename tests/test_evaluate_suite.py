@@ -1,6 +1,7 @@
 """The suite from tables of recordings to a page of tables, and what stops it."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from data_pipelines.synthetic import write_wavs
 from tools import evaluate_suite
+from tools.evaluation import rows
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +44,8 @@ def test_one_command_makes_every_table_and_goes_on_where_it_was(
     command = (
         table, "--out", out, "--data-dir", cache, "--folds", 3, "--seeds", 0, 1,
         "--baselines", "majority", "mfcc-lr",
-        "--embeddings", f"noise={tmp_path}/{{dataset}}.npz",
     )  # fmt: skip
-    run(monkeypatch, *command)
+    run(monkeypatch, *command, "--embeddings", f"noise={tmp_path}/{{dataset}}.npz")
     page = (out / "tables.md").read_text(encoding="utf-8")
     assert page in capsys.readouterr().out
     for title in (
@@ -75,7 +76,7 @@ def test_one_command_makes_every_table_and_goes_on_where_it_was(
     lost = kept.with_name("seed1-fold01.json")
     before, changed = lost.read_text(), kept.stat().st_mtime_ns
     lost.unlink()
-    run(monkeypatch, *command)
+    run(monkeypatch, *command, "--protocols", "grouped")
     assert kept.stat().st_mtime_ns == changed
     again, first = json.loads(lost.read_text()), json.loads(before)
     assert again["scores"] == first["scores"]
@@ -109,12 +110,78 @@ def test_a_corrupt_clip_stops_the_run_or_is_counted(
     assert content["excluded"][0]["file"] == "broken.wav"
 
 
+COMMAND = """
+# Stands in for the command that fine-tunes: the commonest class, and a fold that fails if asked to.
+import argparse, sys
+from pathlib import Path
+from tools.evaluation.corpora import open_labelled
+from voc2vec_jax.baselines import majority_row
+from voc2vec_jax.cross_validation import cross_validate
+
+parser = argparse.ArgumentParser()
+for flag in ("--model", "--table", "--protocol"):
+    parser.add_argument(flag, required=True)
+for flag in ("--data-dir", "--out"):
+    parser.add_argument(flag, type=Path, required=True)
+parser.add_argument("--folds", type=int)
+parser.add_argument("--seeds", type=int, nargs="+")
+parser.add_argument("--epochs", type=int)
+parser.add_argument("--exclude-bad", action="store_true")
+args = parser.parse_args()
+corpus = open_labelled(args.table, args.data_dir, exclude_bad=args.exclude_bad)
+inner = majority_row(corpus)
+
+def row(number, fold, seed):
+    if (args.model, number, seed) == ("dying", 1, 1):
+        sys.exit(1)
+    return inner(number, fold, seed)
+
+cross_validate(row, args.model, corpus, args.protocol, args.out, folds=args.folds,
+               seeds=args.seeds, settings={"epochs": args.epochs})
+"""
+
+
+def test_models_run_in_processes_of_their_own_and_a_dying_one_leaves_its_folds(
+    table: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    script = tmp_path / "command.py"
+    script.write_text(COMMAND, encoding="utf-8")
+    root = Path(__file__).parent.parent
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    monkeypatch.setattr(rows, "EVALUATE", (sys.executable, str(script)))
+    command = (
+        table, "--out", tmp_path / "out", "--data-dir", cache, "--folds", 3, "--seeds", 0, 1,
+        "--protocols", "grouped", "--baselines", "majority", "--model-flags=--epochs 4",
+        "--models", "bad=dying", "good=hf:org/name",
+    )  # fmt: skip
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, *command)
+    assert stopped.value.code == 1
+    captured = capfd.readouterr()
+    assert "exit code 1 of" in captured.err
+    lines = {line.split(" | ")[0]: line for line in captured.out.splitlines() if " of " in line}
+    assert "| 4 of 6 |" in lines["| bad"]
+    assert "| 6 of 6 |" in lines["| good"]
+    results = json.loads((tmp_path / "out/grouped/clips/good/results.json").read_text())
+    assert results["model"] == "hf:org/name"
+    assert results["settings"] == {"epochs": 4}
+    figures = json.loads((tmp_path / "out" / "suite.json").read_text(encoding="utf-8"))
+    pairs = {(test["first"], test["second"]): test for test in figures["paired_tests"]}
+    assert pairs["majority", "good"]["difference"] == 0
+    assert (pairs["bad", "good"]["folds"], pairs["majority", "good"]["folds"]) == (4, 6)
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
         (["--baselines", "mfcc-knn"], 2, "--baselines mfcc-knn: choose among majority"),
-        (["--embeddings", "vectors.npz"], 2, "--embeddings vectors.npz: give NAME=FILE"),
+        (["--embeddings", "vectors.npz"], 2, "--embeddings vectors.npz: give NAME=VALUE"),
         (["--embeddings", "x=no.npz"], 3, "no.npz: cannot be read"),
+        (["--models", "runs/mine"], 2, "--models runs/mine: give NAME=VALUE"),
         (["--folds", "7"], 2, "folds=7: must be at least 2 and at most 6, the number of groups"),
     ],
 )

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from data_pipelines.synthetic import SyntheticClip, synthetic_corpus
 from tests.conftest import ARCHITECTURES, TINY
 from voc2vec_jax import probing
+from voc2vec_jax.clip_vectors import mfcc_statistics
 from voc2vec_jax.config import ModelConfig
-from voc2vec_jax.features import mfcc_statistics
 from voc2vec_jax.models import ModelOutput, Wav2Vec2Model
 from voc2vec_jax.models.parameters import describe
 from voc2vec_jax.pretrained import Preprocessor, PretrainedModel

@@ -1,7 +1,8 @@
-"""Baselines (and embeddings) × datasets × protocols, and one page of tables.
+"""Models and baselines × datasets × protocols × seeds, and one page of tables.
 
     python -m tools.evaluate_suite donate_a_cry clips.csv --out runs/suite \\
-        --baselines majority mfcc-lr compare-lr --protocols grouped paper
+        --baselines majority mfcc-lr compare-lr \\
+        --models voc2vec=hf:alkiskoudounas/voc2vec mine=runs/mine/export
 
 A dataset is the name of a prepared one, or a CSV with the columns path, label and group. Every fold
 is kept as soon as it is finished; the same command goes on where it was stopped. OUT gets
@@ -12,32 +13,23 @@ The openSMILE baselines (egemaps-*, compare-*) need the extra `baselines`, whose
 research and non-commercial use only.
 """
 
-import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
-from numpy.typing import NDArray
 
-from data_pipelines.sources import default_data_dir, open_corpus
-from data_pipelines.store import DataError, from_int16
+from data_pipelines.sources import default_data_dir
+from data_pipelines.store import DataError
+from tools.evaluation.corpora import open_labelled
+from tools.evaluation.rows import ModelRuns, host_rows, named
 from voc2vec_jax import published
-from voc2vec_jax.baselines import (
-    BASELINES,
-    CLASSIFIERS,
-    baseline,
-    embeddings_row,
-    settings_of,
-)
-from voc2vec_jax.config import ConfigError, DataConfig
-from voc2vec_jax.cross_validation import LabelledCorpus, Row, cross_validate
+from voc2vec_jax.clip_vectors import FeaturesError
+from voc2vec_jax.config import ConfigError
+from voc2vec_jax.cross_validation import LabelledCorpus, cross_validate
 from voc2vec_jax.evaluation_report import finite, report, summarise
-from voc2vec_jax.features import FeaturesError
 from voc2vec_jax.folds import Protocol, UnlabelledError
 from voc2vec_jax.results import Evaluation, FoldResult, ResultsError, write_json
 from voc2vec_jax.score_plots import plot_confusion, plot_recalls
@@ -52,7 +44,8 @@ from voc2vec_jax.score_tables import (
 )
 from voc2vec_jax.significance import PairedTest, compare_all
 
-WRONG_USAGE, BAD_DATA = 2, 3
+FAILED, WRONG_USAGE, BAD_DATA = 1, 2, 3
+Boards = dict[Protocol, dict[tuple[str, str], Scored]]
 
 
 @dataclass(frozen=True)
@@ -68,6 +61,10 @@ class Arguments:
     embeddings: tuple[str, ...] = ()
     """NAME=FILE: vectors of some model (NPZ or Parquet, see docs/evaluation.md) under a logistic
     regression; `{dataset}` in FILE stands for the name of the dataset."""
+    models: tuple[str, ...] = ()
+    """NAME=SOURCE: a folder or hub id (hf:org/name), fine-tuned by `voc2vec_jax.evaluate`."""
+    model_flags: str = ""
+    """Further flags of that command: --model-flags="--epochs 5 --freeze-encoder"."""
     protocols: tuple[Protocol, ...] = ("grouped", "paper")
     folds: int = 10
     seeds: tuple[int, ...] = (0,)
@@ -79,96 +76,63 @@ class Arguments:
     """Where decoded corpora are kept; default `$VOC2VEC_DATA_DIR`, else `~/.cache/voc2vec_jax`."""
 
 
-def open_labelled(dataset: str, data_dir: Path, *, exclude_bad: bool) -> LabelledCorpus:
-    """A corpus by its name or table, decoded on first use.
-
-    Raises:
-        ConfigError: No such dataset.
-        DataError: It cannot be read, or some of its files cannot and are not to be left out.
-    """
-    is_table = dataset.endswith(".csv")
-    data = DataConfig(data_dir=str(data_dir))
-    store = open_corpus(replace(data, table=dataset) if is_table else replace(data, name=dataset))
-    dropped = [
-        drop
-        for directory in store.directories
-        for drop in json.loads((directory / "report.json").read_text(encoding="utf-8"))["dropped"]
-    ]
-    if dropped and not exclude_bad:
-        shown = "\n".join(f"  {drop['file']}: {drop['reason']}" for drop in dropped)
-        raise DataError(
-            f"{dataset}: {len(dropped)} files cannot be used; mend or remove them, or leave them"
-            f" out with --exclude-bad:\n{shown}"
-        )
-
-    def waveforms() -> Iterator[NDArray[np.float32]]:
-        for clip, length in enumerate(store.lengths.tolist()):
-            yield from_int16(store.read(clip, 0, length))
-
-    return LabelledCorpus(
-        name=Path(dataset).stem if is_table else dataset.replace("/", "-"),
-        ids=store.ids,
-        labels=store.labels,
-        groups=store.groups,
-        class_names=store.class_names,
-        fingerprint=store.fingerprint,
-        waveforms=waveforms,
-        excluded=tuple(dropped),
-    )
-
-
-def rows_of(
-    arguments: Arguments, corpus: LabelledCorpus, data_dir: Path
-) -> dict[str, tuple[Callable[[], Row], Mapping[str, Any]]]:
-    """By name: what makes the row when it is needed, and what decides its numbers."""
-    rows: dict[str, tuple[Callable[[], Row], Mapping[str, Any]]] = {}
-    for name in arguments.baselines:
-        if name not in BASELINES:
-            raise ConfigError(f"--baselines {name}: choose among {', '.join(BASELINES)}")
-        rows[name] = (partial(baseline, name, corpus, data_dir), settings_of(name))
-    for given in arguments.embeddings:
-        name, _, file = given.partition("=")
-        if not file or name in rows:
-            raise ConfigError(f"--embeddings {given}: give NAME=FILE, with names that differ")
-        path = Path(file.replace("{dataset}", corpus.name))
-        rows[name] = (
-            partial(embeddings_row, corpus, path, CLASSIFIERS["lr"]),
-            {**settings_of("embeddings-lr"), "embeddings": path.name},
-        )
-    return rows
-
-
-def run(arguments: Arguments) -> None:
-    """Runs what is not finished yet, and writes everything."""
+def run(arguments: Arguments) -> bool:
+    """Runs what is not finished yet, and writes everything; False if a model failed."""
     data_dir = (arguments.data_dir or default_data_dir()).expanduser()
-    corpora = [
-        open_labelled(dataset, data_dir, exclude_bad=arguments.exclude_bad)
+    models = named("--models", arguments.models)
+    corpora = {
+        dataset: open_labelled(dataset, data_dir, exclude_bad=arguments.exclude_bad)
         for dataset in arguments.datasets
-    ]
-    boards: dict[Protocol, dict[tuple[str, str], Scored]] = {p: {} for p in arguments.protocols}
-    for corpus in corpora:
-        wanted = rows_of(arguments, corpus, data_dir)
-        # All before the first is run, because a file of vectors may be of no use.
-        rows = {name: make() for name, (make, _) in wanted.items()}
-        for name, row in rows.items():
+    }
+    boards: Boards = {protocol: {} for protocol in arguments.protocols}
+    for corpus in corpora.values():
+        run_here(arguments, corpus, data_dir, boards)
+    runs = ModelRuns(
+        arguments.folds,
+        arguments.seeds,
+        data_dir,
+        arguments.exclude_bad,
+        arguments.model_flags,
+    )
+    complete = True
+    for dataset, corpus in corpora.items():
+        for name, source in models.items():
             for protocol in arguments.protocols:
                 out = arguments.out / protocol / corpus.name / name
-                seeds = arguments.seeds[:1] if protocol == "paper" else arguments.seeds
-                evaluation = cross_validate(
-                    row, name, corpus, protocol, out,
-                    folds=arguments.folds, seeds=seeds, settings=wanted[name][1],
-                    finished=_counter(out),
-                )  # fmt: skip
-                boards[protocol][name, corpus.name] = _scored(evaluation, out)
-                write_tables(arguments.out, boards)
+                found = runs.run(source, dataset, protocol, out)
+                complete &= found is not None and found.complete
+                if found is not None:
+                    # The command names a model by where it lies.
+                    evaluation = replace(found, model=name, dataset=corpus.name)
+                    boards[protocol][name, corpus.name] = _scored(evaluation, out)
+                    write_tables(arguments.out, boards)
     for protocol, board in boards.items():
-        for dataset, found in _by_dataset(board).items():
+        for dataset, rows in _by_dataset(board).items():
             plot_recalls(
-                {s.evaluation.model: s.summary.recalls for s in found},
-                found[0].evaluation.results[0].classes,
+                {s.evaluation.model: s.summary.recalls for s in rows},
+                rows[0].evaluation.results[0].classes,
                 f"{dataset}, {protocol}",
                 arguments.out / protocol / dataset / "recalls.png",
             )
+    return complete
+
+
+def run_here(arguments: Arguments, corpus: LabelledCorpus, data_dir: Path, boards: Boards) -> None:
+    """Baselines and embeddings."""
+    wanted = host_rows(arguments.baselines, arguments.embeddings, corpus, data_dir)
+    # All before the first is run, because a file of vectors may be of no use.
+    rows = {name: row.make() for name, row in wanted.items()}
+    for name, row in rows.items():
+        for protocol in arguments.protocols:
+            out = arguments.out / protocol / corpus.name / name
+            seeds = arguments.seeds[:1] if protocol == "paper" else arguments.seeds
+            evaluation = cross_validate(
+                row, name, corpus, protocol, out,
+                folds=arguments.folds, seeds=seeds, settings=wanted[name].settings,
+                finished=_counter(out),
+            )  # fmt: skip
+            boards[protocol][name, corpus.name] = _scored(evaluation, out)
+            write_tables(arguments.out, boards)
 
 
 def _by_dataset(board: Scoreboard) -> dict[str, list[Scored]]:
@@ -263,14 +227,17 @@ def main() -> None:
     """Runs the command line."""
     arguments = tyro.cli(Arguments, description=__doc__)
     try:
-        run(arguments)
+        complete = run(arguments)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(WRONG_USAGE)
     except (DataError, FeaturesError, ResultsError, UnlabelledError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(BAD_DATA)
-    print((arguments.out / "tables.md").read_text(encoding="utf-8"))
+    tables = arguments.out / "tables.md"
+    print(tables.read_text(encoding="utf-8") if tables.exists() else "nothing was run")
+    if not complete:
+        sys.exit(FAILED)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from data_pipelines.store import DataError, FlatStore, from_int16
 from voc2vec_jax import probing
+from voc2vec_jax.clip_vectors import mfcc_statistics
 from voc2vec_jax.config import ConfigError
 from voc2vec_jax.convert import ConversionError
-from voc2vec_jax.features import mfcc_statistics
 from voc2vec_jax.hub import from_pretrained
 from voc2vec_jax.models import Wav2Vec2Model
 from voc2vec_jax.scoring import Scores

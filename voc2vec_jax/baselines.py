@@ -1,6 +1,6 @@
 """What a model has to beat, in the same folds: the commonest class, and linear classifiers.
 
-The vectors are MFCC statistics, openSMILE's, or whatever a file holds (`features.py`). Under
+The vectors are MFCC statistics, openSMILE's, or whatever a file holds (`clip_vectors.py`). Under
 `grouped`, the strength of regularisation is chosen on the validation part of each fold, and the
 classifier is then fitted on the training and validation parts. Under `paper` it is fixed: there is
 nothing to choose on but the fold that is reported.
@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from voc2vec_jax.clip_vectors import EXTRACTORS, Floats, cached, read_embeddings
 from voc2vec_jax.cross_validation import LabelledCorpus, Row
-from voc2vec_jax.features import EXTRACTORS, Floats, cached, read_embeddings
 from voc2vec_jax.folds import Fold, Ints
 from voc2vec_jax.linear import (
     LINEAR_SVM,
@@ -66,7 +66,7 @@ def settings_of(name: str) -> dict[str, Any]:
 
 
 def embeddings_row(corpus: LabelledCorpus, path: Path, kind: LinearClassifier) -> Row:
-    """A linear classifier on vectors that some model wrote; see `features.read_embeddings`."""
+    """A linear classifier on vectors that some model wrote; see `clip_vectors.read_embeddings`."""
     return linear_row(corpus, read_embeddings(path, corpus.ids), kind)
 
 

@@ -14,7 +14,7 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from voc2vec_jax.audio import SAMPLE_RATE, frames_from_samples
-from voc2vec_jax.features import mean_and_std
+from voc2vec_jax.clip_vectors import mean_and_std
 from voc2vec_jax.folds import stratified_splits
 from voc2vec_jax.linear import LOGISTIC_REGRESSION, fit_predict
 from voc2vec_jax.models import ModelOutput, Wav2Vec2Model

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from voc2vec_jax import features
+from voc2vec_jax import clip_vectors
+from voc2vec_jax.clip_vectors import FeaturesError, cached, mfcc_statistics, read_embeddings
 from voc2vec_jax.config import ConfigError
-from voc2vec_jax.features import FeaturesError, cached, mfcc_statistics, read_embeddings
 
 IDS = ["a.wav", "b/ö.wav", "c.wav"]
 VECTORS = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -110,4 +110,4 @@ def test_files_of_another_form_are_refused(tmp_path: Path) -> None:
 
 
 def test_every_extractor_names_an_installed_or_optional_package() -> None:
-    assert {package for _, package in features.EXTRACTORS.values()} == {"librosa", "opensmile"}
+    assert {package for _, package in clip_vectors.EXTRACTORS.values()} == {"librosa", "opensmile"}
