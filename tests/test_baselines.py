@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.preprocessing import StandardScaler
 
 from voc2vec_jax.baselines import (
     BASELINES,
@@ -19,7 +20,13 @@ from voc2vec_jax.config import ConfigError
 from voc2vec_jax.cross_validation import LabelledCorpus, cross_validate
 from voc2vec_jax.evaluation_report import report, summarise
 from voc2vec_jax.folds import SELECTION_ON_TEST, Fold, UnlabelledError, divide
-from voc2vec_jax.linear import LINEAR_SVM, LOGISTIC_REGRESSION, fit_predict
+from voc2vec_jax.linear import (
+    LINEAR_SVM,
+    LOGISTIC_REGRESSION,
+    LinearClassifier,
+    fit_predict,
+    prepared,
+)
 from voc2vec_jax.results import FoldResult, fold_path, load_fold
 
 CLASSES = ("cough", "laugh", "sigh")
@@ -108,14 +115,10 @@ def test_the_strength_is_chosen_on_the_validation_part() -> None:
     assert fold.validation is not None
     result = linear_row(corpus, features, LOGISTIC_REGRESSION)(0, fold, 0)
     uars = {}
+    train, held = prepared(features[fold.train], features[fold.validation])
     for strength in LOGISTIC_REGRESSION.strengths:
         scores = fit_predict(
-            LOGISTIC_REGRESSION,
-            features[fold.train],
-            corpus.labels[fold.train],
-            features[fold.validation],
-            strength,
-            3,
+            LOGISTIC_REGRESSION, train, corpus.labels[fold.train], held, strength, 3
         )
         found = scores.argmax(axis=1)
         uars[strength] = np.mean(
@@ -155,6 +158,23 @@ def test_scores_have_a_column_for_every_class(kind: object, classes: list[int]) 
     assert scores.argmax(axis=1).tolist() == classes
     np.testing.assert_allclose(scores.sum(axis=1), 1)
     assert np.all(scores[:, [c for c in range(4) if c not in classes]] == 0)
+
+
+@pytest.mark.parametrize("kind", [LOGISTIC_REGRESSION, LINEAR_SVM])
+def test_the_span_of_the_training_clips_is_all_that_counts(kind: LinearClassifier) -> None:
+    """Many features give the same scores rotated onto the span of few clips as they are."""
+    rng = np.random.default_rng(5)
+    labels = np.tile([0, 1, 2], 15)
+    train, test = rng.normal(size=(45, 300)), rng.normal(size=(20, 300))
+    train[:, 7] = 1.0  # constant in training, not in the test part
+    train[:, :3] += 2 * np.eye(3)[labels]
+    rotated = prepared(train, test)
+    assert [part.shape for part in rotated] == [(45, 45), (20, 45)]
+    scale = StandardScaler().fit(train)
+    whole = fit_predict(kind, scale.transform(train), labels, scale.transform(test), 0.01, 3)
+    found = fit_predict(kind, rotated[0], labels, rotated[1], 0.01, 3)
+    np.testing.assert_allclose(found, whole, atol=5e-3)
+    assert np.ptp(whole) > 0.3
 
 
 def test_missing_values_are_the_training_means_and_counted() -> None:

@@ -21,6 +21,7 @@ from voc2vec_jax.linear import (
     LinearClassifier,
     best_strength,
     fit_predict,
+    prepared,
 )
 from voc2vec_jax.model_config import ConfigError
 from voc2vec_jax.results import FoldResult
@@ -107,9 +108,8 @@ def linear_row(corpus: LabelledCorpus, features: Floats, kind: LinearClassifier)
             )
             facts = {"strength": strength, "selection_uar": selection}
         known = _known(fold)
-        scores = fit_predict(
-            kind, features[known], labels[known], features[fold.test], facts["strength"], classes
-        )
+        train, test = prepared(features[known], features[fold.test])
+        scores = fit_predict(kind, train, labels[known], test, facts["strength"], classes)
         facts["missing_values"] = int(np.isnan(features[fold.test]).sum())
         facts["seconds"] = round(time.perf_counter() - start, 3)
         return _result(corpus, number, fold, seed, scores, facts)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from voc2vec_jax.audio import SAMPLE_RATE, frames_from_samples
 from voc2vec_jax.clip_vectors import mean_and_std
 from voc2vec_jax.folds import stratified_splits
-from voc2vec_jax.linear import LOGISTIC_REGRESSION, fit_predict
+from voc2vec_jax.linear import LOGISTIC_REGRESSION, fit_predict, prepared
 from voc2vec_jax.models import ModelOutput, Wav2Vec2Model
 from voc2vec_jax.models.parameters import split
 from voc2vec_jax.pretrained import PretrainedModel
@@ -177,7 +177,8 @@ def _choose_strength(
 
 def _fit_predict(train: Floats, labels: Ints, test: Floats, strength: float) -> Ints:
     classes = int(labels.max()) + 1
-    scores = fit_predict(LOGISTIC_REGRESSION, train, labels, test, strength, classes)
+    known, unknown = prepared(train, test)
+    scores = fit_predict(LOGISTIC_REGRESSION, known, labels, unknown, strength, classes)
     return scores.argmax(axis=1)
 
 
