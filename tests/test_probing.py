@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from data_pipelines.synthetic import SyntheticClip, synthetic_corpus
 from tests.conftest import ARCHITECTURES, TINY
 from voc2vec_jax import probing
+from voc2vec_jax.clip_vectors import mfcc_statistics
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.models import ModelOutput, Wav2Vec2Model
 from voc2vec_jax.models.parameters import describe
@@ -35,7 +36,7 @@ def speakers(corpus: list[SyntheticClip]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def mfcc(corpus: list[SyntheticClip]) -> probing.Features:
-    return probing.mfcc_statistics([clip.waveform for clip in corpus])
+    return {"MFCC": mfcc_statistics([clip.waveform for clip in corpus])}
 
 
 def make_model(padding: str = "masked", architecture: str = "base") -> PretrainedModel:

@@ -20,11 +20,13 @@ from numpy.typing import NDArray
 from data_pipelines.store import DataError, FlatStore, from_int16
 from voc2vec_jax import probing
 from voc2vec_jax.checkpoint_source import read_source
+from voc2vec_jax.clip_vectors import mfcc_statistics
 from voc2vec_jax.config import ConfigError
 from voc2vec_jax.convert import ConversionError
 from voc2vec_jax.hub import from_pretrained
 from voc2vec_jax.models.architectures import ENCODERS
 from voc2vec_jax.pretrained import PretrainedModel
+from voc2vec_jax.scoring import Scores
 from voc2vec_jax.tensor_files import CheckpointError
 
 
@@ -53,7 +55,7 @@ class Row:
 
     name: str
     models: int
-    scores: dict[str, list[probing.Score]]
+    scores: dict[str, list[Scores]]
 
 
 def read_clips(arguments: Arguments) -> tuple[FlatStore, list[NDArray[np.float32]]]:
@@ -76,7 +78,7 @@ def rows(arguments: Arguments, store: FlatStore, waveforms: list[NDArray[np.floa
     """Every comparison of the table, printed as it comes."""
 
     def row(name: str, sources: list[probing.Features]) -> Row:
-        scores: dict[str, list[probing.Score]] = {}
+        scores: dict[str, list[Scores]] = {}
         for features in sources:
             for seed in arguments.seeds:
                 found = probing.probe(
@@ -94,7 +96,7 @@ def rows(arguments: Arguments, store: FlatStore, waveforms: list[NDArray[np.floa
     print("\n".join(lines(chance)))
     return [
         chance,
-        row("MFCC statistics", [probing.mfcc_statistics(waveforms)]),
+        row("MFCC statistics", [{"MFCC": mfcc_statistics(waveforms)}]),
         row("random initialisation", [probing.hidden_statistics(m, waveforms) for m in fresh]),
         row("pre-trained", [probing.hidden_statistics(m, waveforms) for m in loaded]),
     ]

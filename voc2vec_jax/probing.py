@@ -6,9 +6,7 @@ that it never saw. Everything that is chosen, namely the strength of regularisat
 layer, is chosen inside the training groups of a fold, again by groups: a test fold is scored once.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import jax
 import numpy as np
@@ -16,15 +14,16 @@ from flax import nnx
 from numpy.typing import NDArray
 
 from voc2vec_jax.audio import SAMPLE_RATE, frames_from_samples
+from voc2vec_jax.clip_vectors import mean_and_std
+from voc2vec_jax.folds import stratified_splits
+from voc2vec_jax.linear import LOGISTIC_REGRESSION, fit_predict, prepared
 from voc2vec_jax.models import ModelOutput
 from voc2vec_jax.models.architectures import ENCODERS
 from voc2vec_jax.models.parameters import split
 from voc2vec_jax.pretrained import PretrainedModel
+from voc2vec_jax.scoring import Scores, confusion, scores_of
 
-INVERSE_STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
-"""scikit-learn's C, from which each fold chooses."""
 INNER_FOLDS = 3
-MFCC_COUNT = 13
 CHOSEN = "chosen"
 """Name of the score of whichever layer each fold chose inside its training groups."""
 
@@ -32,15 +31,6 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.integer]
 Features = dict[str, Floats]
 """[clips, width] by layer."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """Scores of the predictions of all test folds together, each clip predicted once."""
-
-    uar: float
-    """Unweighted average recall: the mean over classes of the share found."""
-    macro_f1: float
 
 
 def randomly_initialised(model: PretrainedModel, seed: int) -> PretrainedModel:
@@ -87,7 +77,7 @@ def hidden_statistics(
         frames = frames_from_samples(lengths, model.config.conv_kernel, model.config.conv_stride)
         for layer, hidden in enumerate(out.hidden_states):
             for row, states, count in zip(rows, np.asarray(hidden), frames, strict=True):
-                pooled[layer, row] = _mean_and_std(states[:count])
+                pooled[layer, row] = mean_and_std(states[:count])
     return {f"layer {layer}": pooled[layer] for layer in range(layers)}
 
 
@@ -99,36 +89,6 @@ def _batches(samples: Sequence[int], batch_seconds: float) -> list[list[int]]:
             batches.append([])
         batches[-1].append(row)
     return batches
-
-
-def _mean_and_std(frames: Floats) -> Floats:  # [T, D] -> [2 · D]
-    return np.concatenate([frames.mean(axis=0), frames.std(axis=0)])
-
-
-def mfcc_statistics(waveforms: Sequence[Floats]) -> Features:
-    """Mean and standard deviation of 13 MFCCs and their first and second differences.
-
-    Windows of 25 ms every 10 ms, 40 mel bands, by librosa.
-
-    Args:
-        waveforms: float32 [S] each, 16 kHz.
-
-    Returns:
-        [clips, 78] under the name "MFCC".
-    """
-    import librosa  # takes seconds to import
-
-    rows = []
-    for waveform in waveforms:
-        mfcc = librosa.feature.mfcc(
-            y=waveform, sr=SAMPLE_RATE, n_mfcc=MFCC_COUNT, n_fft=400, hop_length=160, n_mels=40
-        )  # [13, T]
-        # A clip of a single frame has no differences; "nearest" gives it zeros.
-        differences = [
-            librosa.feature.delta(mfcc, width=9, order=order, mode="nearest") for order in (1, 2)
-        ]
-        rows.append(_mean_and_std(np.concatenate([mfcc, *differences]).T))
-    return {"MFCC": np.stack(rows).astype(np.float32)}
 
 
 def group_folds(
@@ -148,14 +108,8 @@ def group_folds(
         ValueError: A clip has no label or no group, or a class has clips of fewer groups than
             there are folds, so that some fold could not learn or test it.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
     _require_groups(labels, groups, folds)
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        # It counts clips of a class, not its groups, which were counted above.
-        warnings.filterwarnings("ignore", message="The least populated class")
-        return list(splitter.split(np.zeros(len(labels)), labels, list(groups)))
+    return stratified_splits(labels, np.array(groups), folds, seed)
 
 
 def _require_groups(labels: Ints, groups: Sequence[str], folds: int) -> None:
@@ -175,7 +129,7 @@ def _require_groups(labels: Ints, groups: Sequence[str], folds: int) -> None:
 
 def probe(
     features: Mapping[str, Floats], labels: Ints, groups: Sequence[str], *, folds: int, seed: int
-) -> dict[str, Score]:
+) -> dict[str, Scores]:
     """Cross-validated scores of a linear probe on every layer, and on the layer that folds choose.
 
     Args:
@@ -214,41 +168,29 @@ def _choose_strength(
 ) -> tuple[float, float]:
     """Best UAR over the inner folds, and the C that reached it."""
     uars = []
-    for strength in INVERSE_STRENGTHS:
+    for strength in LOGISTIC_REGRESSION.strengths:
         predicted = np.full(len(labels), -1)
         for train, test in folds:
             predicted[test] = _fit_predict(features[train], labels[train], features[test], strength)
         uars.append(score(labels, predicted).uar)
     best = int(np.argmax(uars))
-    return uars[best], INVERSE_STRENGTHS[best]
+    return uars[best], LOGISTIC_REGRESSION.strengths[best]
 
 
 def _fit_predict(train: Floats, labels: Ints, test: Floats, strength: float) -> Ints:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
-    scaler = StandardScaler().fit(train)
-    # Balanced, because the score weighs classes alike; the tolerance is far below what moves it.
-    classifier = LogisticRegression(C=strength, class_weight="balanced", tol=1e-3, max_iter=500)
-    classifier.fit(scaler.transform(train), labels)
-    predicted: Ints = classifier.predict(scaler.transform(test))
-    return predicted
+    classes = int(labels.max()) + 1
+    known, unknown = prepared(train, test)
+    scores = fit_predict(LOGISTIC_REGRESSION, known, labels, unknown, strength, classes)
+    return scores.argmax(axis=1)
 
 
-def score(labels: Ints, predicted: Ints) -> Score:
-    """UAR and macro F1 over the classes that occur in `labels`."""
-    from sklearn.metrics import f1_score, recall_score
-
-    classes = np.unique(labels)
-    return Score(
-        uar=float(recall_score(labels, predicted, labels=classes, average="macro")),
-        macro_f1=float(
-            f1_score(labels, predicted, labels=classes, average="macro", zero_division=0.0)
-        ),
-    )
+def score(labels: Ints, predicted: Ints) -> Scores:
+    """Scores over the classes that occur in `labels`, each clip predicted once."""
+    classes = int(max(labels.max(), predicted.max())) + 1
+    return scores_of(confusion(labels, predicted, classes))
 
 
-def majority(labels: Ints) -> Score:
+def majority(labels: Ints) -> Scores:
     """Scores of naming the commonest class every time; its UAR is one over the classes."""
     values, counts = np.unique(labels, return_counts=True)
     return score(labels, np.full(len(labels), values[np.argmax(counts)]))

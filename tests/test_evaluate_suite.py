@@ -1,0 +1,207 @@
+"""The suite from tables of recordings to a page of tables, and what stops it."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipelines.synthetic import write_wavs
+from tools import evaluate_suite
+from tools.evaluation import rows
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 clips of ten classes by six speakers."""
+    folder = tmp_path_factory.mktemp("corpus")
+    write_wavs(folder, speakers=6, takes=1)
+    return folder / "clips.csv"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
+    monkeypatch.setattr("sys.argv", ["evaluate_suite", *map(str, words)])
+    evaluate_suite.main()
+
+
+def test_one_command_makes_every_table_and_goes_on_where_it_was(
+    table: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ids = [line.split(",")[0] for line in table.read_text().splitlines()[1:]]
+    vectors = np.random.default_rng(0).normal(size=(len(ids), 4)).astype(np.float32)
+    np.savez(tmp_path / "clips.npz", ids=np.array(ids), embeddings=vectors)
+    out = tmp_path / "out"
+    command = (
+        table, "--out", out, "--data-dir", cache, "--folds", 3, "--seeds", 0, 1,
+        "--baselines", "majority", "mfcc-lr",
+    )  # fmt: skip
+    run(monkeypatch, *command, "--embeddings", f"noise={tmp_path}/{{dataset}}.npz")
+    page = (out / "tables.md").read_text(encoding="utf-8")
+    assert page in capsys.readouterr().out
+    for title in (
+        "Protocol grouped: scores over folds",
+        "Protocol paper: pooled predictions",
+        "Protocol paper: paired tests of UAR",
+        "Gap between the protocols",
+        "What to know",
+    ):
+        assert f"### {title}" in page
+    assert "clips: 60 clips, 0 excluded" in page
+    assert "majority vs mfcc-lr" in page
+    assert r"\begin{tabular}" in (out / "tables.tex").read_text(encoding="utf-8")
+    figures = json.loads((out / "suite.json").read_text(encoding="utf-8"))
+    found = {(e["model"], e["protocol"]): e for e in figures["evaluations"]}
+    assert len(found) == 6
+    assert found["mfcc-lr", "grouped"]["folds_run"] == 6  # two seeds
+    assert found["mfcc-lr", "paper"]["folds_run"] == 3  # its folds do not depend on the seed
+    assert found["majority", "grouped"]["scores"]["pooled"]["uar"] == pytest.approx(0.1)
+    assert found["mfcc-lr", "grouped"]["scores"]["pooled"]["uar"] > 0.3
+    assert found["noise", "grouped"]["scores"]["pooled"]["uar"] < 0.25
+    assert len(figures["paired_tests"]) == 6
+    assert figures["published"]["rows"][3]["uar"] == [0.696, 0.189]
+    for png in ("grouped/clips/recalls.png", "paper/clips/noise/confusion.png"):
+        assert (out / png).read_bytes().startswith(b"\x89PNG")
+
+    kept = out / "grouped" / "clips" / "mfcc-lr" / "folds" / "seed1-fold02.json"
+    lost = kept.with_name("seed1-fold01.json")
+    before, changed = lost.read_text(), kept.stat().st_mtime_ns
+    lost.unlink()
+    run(monkeypatch, *command, "--protocols", "grouped")
+    assert kept.stat().st_mtime_ns == changed
+    again, first = json.loads(lost.read_text()), json.loads(before)
+    assert again["scores"] == first["scores"]
+
+
+def test_a_corrupt_clip_stops_the_run_or_is_counted(
+    table: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (table.parent / "broken.wav").write_bytes(b"RIFF no audio")
+    bad = table.with_name("bad.csv")
+    header = table.read_text().splitlines()[0].split(",")
+    cells = {"path": "broken.wav", "label": "cough", "group": "s0"}
+    bad.write_text(table.read_text() + ",".join(cells.get(name, "") for name in header) + "\n")
+    command = (bad, "--out", tmp_path / "out", "--data-dir", tmp_path, "--folds", 3)
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, *command, "--baselines", "majority")
+    assert stopped.value.code == 3
+    error = capsys.readouterr().err
+    assert "1 files cannot be used" in error
+    assert "broken.wav" in error
+    assert "--exclude-bad" in error
+    assert not (tmp_path / "out").exists()
+    run(monkeypatch, *command, "--baselines", "majority", "--exclude-bad")
+    page = capsys.readouterr().out
+    assert page.count("### ") - 1 == page.count("bad: 60 clips, 1 excluded")  # "What to know"
+    content = json.loads((tmp_path / "out/paper/bad/majority/results.json").read_text())
+    assert content["excluded_clips"] == 1
+    assert content["excluded"][0]["file"] == "broken.wav"
+
+
+COMMAND = """
+# Stands in for the command that fine-tunes: the commonest class, and a fold that fails if asked to.
+import argparse, sys
+from pathlib import Path
+from tools.evaluation.corpora import open_labelled
+from voc2vec_jax.baselines import majority_row
+from voc2vec_jax.cross_validation import cross_validate
+
+parser = argparse.ArgumentParser()
+for flag in ("--model", "--table", "--protocol"):
+    parser.add_argument(flag, required=True)
+for flag in ("--data-dir", "--out"):
+    parser.add_argument(flag, type=Path, required=True)
+parser.add_argument("--folds", type=int)
+parser.add_argument("--seeds", type=int, nargs="+")
+parser.add_argument("--epochs", type=int)
+parser.add_argument("--exclude-bad", action="store_true")
+args = parser.parse_args()
+corpus = open_labelled(args.table, args.data_dir, exclude_bad=args.exclude_bad)
+inner = majority_row(corpus)
+
+def row(number, fold, seed):
+    if (args.model, number, seed) == ("dying", 1, 1):
+        sys.exit(1)
+    return inner(number, fold, seed)
+
+cross_validate(row, args.model, corpus, args.protocol, args.out, folds=args.folds,
+               seeds=args.seeds, settings={"epochs": args.epochs})
+"""
+
+
+def test_models_run_in_processes_of_their_own_and_a_dying_one_leaves_its_folds(
+    table: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    script = tmp_path / "command.py"
+    script.write_text(COMMAND, encoding="utf-8")
+    root = Path(__file__).parent.parent
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    monkeypatch.setattr(rows, "EVALUATE", (sys.executable, str(script)))
+    command = (
+        table, "--out", tmp_path / "out", "--data-dir", cache, "--folds", 3, "--seeds", 0, 1,
+        "--protocols", "grouped", "--baselines", "majority", "--model-flags=--epochs 4",
+        "--models", "bad=dying", "good=hf:org/name",
+    )  # fmt: skip
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, *command)
+    assert stopped.value.code == 1
+    captured = capfd.readouterr()
+    assert "exit code 1 of" in captured.err
+    lines = {line.split(" | ")[0]: line for line in captured.out.splitlines() if " of " in line}
+    assert "| 4 of 6 |" in lines["| bad"]
+    assert "| 6 of 6 |" in lines["| good"]
+    results = json.loads((tmp_path / "out/grouped/clips/good/results.json").read_text())
+    assert results["model"] == "hf:org/name"
+    assert results["settings"] == {"epochs": 4}
+    figures = json.loads((tmp_path / "out" / "suite.json").read_text(encoding="utf-8"))
+    pairs = {(test["first"], test["second"]): test for test in figures["paired_tests"]}
+    assert pairs["majority", "good"]["difference"] == 0
+    assert (pairs["bad", "good"]["folds"], pairs["majority", "good"]["folds"]) == (4, 6)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--baselines", "mfcc-knn"], 2, "--baselines mfcc-knn: choose among majority"),
+        (["--embeddings", "vectors.npz"], 2, "--embeddings vectors.npz: give NAME=VALUE"),
+        (["--embeddings", "x=no.npz"], 3, "no.npz: cannot be read"),
+        (["--models", "runs/mine"], 2, "--models runs/mine: give NAME=VALUE"),
+        (["--folds", "7"], 2, "folds=7: must be at least 2 and at most 6, the number of groups"),
+    ],
+)
+def test_what_cannot_be_run_is_one_line(
+    words: list[str],
+    code: int,
+    message: str,
+    table: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command: list[object] = [table, "--out", tmp_path, "--data-dir", cache]
+    command += ["--protocols", "grouped"]
+    if "--baselines" not in words:
+        command += ["--baselines", "majority"]
+    if "--folds" not in words:
+        command += ["--folds", 3]
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, *command, *words)
+    assert stopped.value.code == code
+    assert message in capsys.readouterr().err

@@ -1,0 +1,162 @@
+"""Results on disk: whole, checked, and resumable by the fold."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from voc2vec_jax.config import ConfigError
+from voc2vec_jax.results import (
+    Evaluation,
+    FoldResult,
+    ResultsError,
+    claim,
+    finished_or_run,
+    fold_path,
+    load_fold,
+    save_fold,
+)
+
+CLASSES = ("cough", "laugh", "sigh")
+
+
+def make_fold(fold: int = 3, seed: int = 0, clips: int = 5, **changes: Any) -> FoldResult:
+    rng = np.random.default_rng([fold, seed])
+    scores = rng.dirichlet(np.ones(3), clips)
+    fields = {
+        "fold": fold,
+        "seed": seed,
+        "classes": CLASSES,
+        "clip_ids": tuple(f"f{fold}/clip {clip}.wav" for clip in range(clips)),
+        "groups": tuple(f"s{clip // 2}" for clip in range(clips)),
+        "labels": rng.integers(0, 3, clips),
+        "predictions": scores.argmax(axis=1),
+        "scores": scores,
+        "facts": {"epochs": 7, "best_epoch": 2, "selection_uar": 0.25, "seconds": 1.5},
+    }
+    return FoldResult(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_a_fold_comes_back_as_it_was(tmp_path: Path) -> None:
+    fold = make_fold()
+    path = save_fold(tmp_path, fold)
+    assert path == tmp_path / "folds" / "seed0-fold03.json"
+    assert [p.name for p in path.parent.iterdir()] == [path.name]  # no unfinished file is left
+    found = load_fold(path)
+    for field in dataclasses.fields(FoldResult):
+        np.testing.assert_array_equal(getattr(found, field.name), getattr(fold, field.name))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"groups": ("a",)}, r"groups: shape \(1,\), not \(5,\)"),
+        ({"scores": np.ones((5, 2)) / 2}, r"scores: shape \(5, 2\), not \(5, 3\)"),
+        ({"labels": np.array([0, 1, 2, 3, 0])}, "labels: 0 to 3 for 3 classes"),
+        ({"predictions": np.array([0, 1, 2, -1, 0])}, "predictions: -1 to 2 for 3 classes"),
+        ({"predictions": np.zeros(5)}, "predictions: float64, not integers"),
+        ({"scores": np.full((5, 3), np.nan)}, "scores: negative or not finite"),
+        ({"scores": np.ones((5, 3))}, "scores: do not sum to 1"),
+        ({"clip_ids": ("a", "b", "c", "d", "a")}, "5 clips, 4 of them distinct"),
+    ],
+)
+def test_a_fold_that_contradicts_itself_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_fold(**changes)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text[: len(text) // 2], "is damaged"),
+        (lambda text: text.replace('"labels"', '"lables"'), "is damaged .*labels"),
+        (lambda text: text.replace('"format_version": 1', '"format_version": 0'), "version 0"),
+        (lambda text: text.replace('"sigh"', '"sigh", "yawn"'), r"scores: shape \(5, 3\)"),
+    ],
+)
+def test_a_damaged_fold_is_named(tmp_path: Path, damage: Any, message: str) -> None:
+    path = save_fold(tmp_path, make_fold())
+    path.write_text(damage(path.read_text(encoding="utf-8")), encoding="utf-8")
+    with pytest.raises(ResultsError, match=message) as error:
+        load_fold(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "delete it, and the fold is run again" in str(error.value)
+
+
+def test_only_missing_folds_are_run(tmp_path: Path) -> None:
+    ran = []
+
+    def run(number: int) -> FoldResult:
+        ran.append(number)
+        return make_fold(number)
+
+    def all_folds() -> list[FoldResult]:
+        return [
+            finished_or_run(tmp_path, 0, n, make_fold(n).clip_ids, lambda n=n: run(n))
+            for n in range(3)
+        ]
+
+    first = all_folds()
+    fold_path(tmp_path, 0, 1).unlink()
+    again = all_folds()
+    assert ran == [0, 1, 2, 1]
+    for one, two in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one.scores, two.scores)
+
+
+def test_a_finished_fold_of_other_clips_is_not_taken(tmp_path: Path) -> None:
+    save_fold(tmp_path, make_fold())
+    with pytest.raises(ResultsError, match="not of the test clips of fold 3, seed 0"):
+        finished_or_run(tmp_path, 0, 3, ["another"], make_fold)
+
+
+def test_a_folder_belongs_to_one_evaluation(tmp_path: Path) -> None:
+    settings = {"model": "m", "rates": (1, 2), "epochs": 50}
+    claim(tmp_path / "out", settings)
+    claim(tmp_path / "out", settings)
+    with pytest.raises(ConfigError, match="epochs: 50 there, 5 asked for") as error:
+        claim(tmp_path / "out", {**settings, "epochs": 5})
+    assert "rates" not in str(error.value)
+    with pytest.raises(ConfigError, match="warmup: None there, 500 asked for"):
+        claim(tmp_path / "out", {**settings, "warmup": 500})
+    (tmp_path / "out" / "settings.json").write_text("{")
+    with pytest.raises(ResultsError, match=r"settings\.json: is damaged"):
+        claim(tmp_path / "out", settings)
+
+
+def make_evaluation(results: list[FoldResult], **changes: Any) -> Evaluation:
+    fields = {
+        "dataset": "sounds",
+        "model": "tiny",
+        "protocol": "grouped",
+        "folds_asked": 3,
+        "seeds": (0,),
+        "results": tuple(results),
+        "clips": 15,
+    }
+    return Evaluation(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_an_evaluation_counts_its_folds() -> None:
+    whole = make_evaluation([make_fold(n) for n in range(3)])
+    assert (whole.folds_run, whole.complete) == (3, True)
+    part = make_evaluation([make_fold(n) for n in range(3)], seeds=(0, 1))
+    assert (part.folds_run, part.complete) == (3, False)
+    assert part.of_seed(1) == []
+
+
+def test_folds_of_one_evaluation_have_one_set_of_classes_and_no_clip_twice() -> None:
+    with pytest.raises(ResultsError, match="fold 1 of seed 0 has classes"):
+        make_evaluation([make_fold(0), make_fold(1, classes=("a", "b", "c"))])
+    with pytest.raises(ResultsError, match="seed 0: a clip is tested in two folds"):
+        make_evaluation([make_fold(0), make_fold(1, clip_ids=make_fold(0).clip_ids)])
+
+
+def test_results_are_plain_json(tmp_path: Path) -> None:
+    content = json.loads(save_fold(tmp_path, make_fold()).read_text(encoding="utf-8"))
+    assert content["classes"] == list(CLASSES)
+    assert content["facts"]["best_epoch"] == 2
+    assert isinstance(content["labels"][0], int)

@@ -1,0 +1,145 @@
+"""Scores against scikit-learn, also where classes are missing; intervals that cover."""
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics
+
+from voc2vec_jax.scoring import (
+    Scores,
+    confusion,
+    intervals,
+    over_folds,
+    recalls,
+    scores_of,
+)
+
+CLASSES = 4
+ANSWERS = st.lists(
+    st.tuples(st.integers(0, CLASSES - 1), st.integers(0, CLASSES - 1)), min_size=1, max_size=40
+)
+"""Label and prediction of each clip; short lists lack classes, or are of one class only."""
+
+
+def split(answers: list[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    pairs = np.array(answers)
+    return pairs[:, 0], pairs[:, 1]
+
+
+@settings(max_examples=200, deadline=None)
+@given(answers=ANSWERS)
+def test_scores_are_those_of_scikit_learn(answers: list[tuple[int, int]]) -> None:
+    labels, predictions = split(answers)
+    counts = confusion(labels, predictions, CLASSES)
+    np.testing.assert_array_equal(
+        counts, metrics.confusion_matrix(labels, predictions, labels=range(CLASSES))
+    )
+    present = np.unique(labels)
+    f1 = metrics.f1_score(labels, predictions, labels=present, average="macro", zero_division=0)
+    with warnings.catch_warnings():
+        # It warns of predictions that are no label, and of labels with a single class.
+        warnings.simplefilter("ignore")
+        balanced = metrics.balanced_accuracy_score(labels, predictions)
+    found = scores_of(counts)
+    assert found.uar == pytest.approx(balanced, abs=1e-12)
+    assert found.macro_f1 == pytest.approx(f1, abs=1e-12)
+    assert found.accuracy == pytest.approx(metrics.accuracy_score(labels, predictions), abs=1e-12)
+    each = metrics.recall_score(
+        labels, predictions, labels=range(CLASSES), average=None, zero_division=np.nan
+    )
+    for recall, expected in zip(recalls(counts), each, strict=True):
+        assert recall == (None if np.isnan(expected) else pytest.approx(expected))
+
+
+@settings(max_examples=200, deadline=None)
+@given(answers=ANSWERS)
+def test_scores_of_the_paper_are_those_of_its_calls(answers: list[tuple[int, int]]) -> None:
+    labels, predictions = split(answers)
+    found = scores_of(confusion(labels, predictions, CLASSES), "paper")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", metrics_warning())
+        uar = metrics.recall_score(labels, predictions, average="macro")
+        f1 = metrics.f1_score(labels, predictions, average="macro")
+    assert found.uar == pytest.approx(uar, abs=1e-12)
+    assert found.macro_f1 == pytest.approx(f1, abs=1e-12)
+
+
+def metrics_warning() -> type[Warning]:
+    from sklearn.exceptions import UndefinedMetricWarning
+
+    return UndefinedMetricWarning
+
+
+def test_an_absent_class_counts_for_the_paper_only_if_it_is_predicted() -> None:
+    counts = confusion(np.array([0, 0, 1, 1]), np.array([0, 2, 1, 1]), CLASSES)
+    assert scores_of(counts).uar == (1 / 2 + 1) / 2
+    assert scores_of(counts, "paper").uar == (1 / 2 + 1 + 0) / 3
+    assert recalls(counts) == [0.5, 1.0, None, None]
+
+
+def test_a_single_clip_and_a_single_class() -> None:
+    right = confusion(np.array([2]), np.array([2]), CLASSES)
+    assert scores_of(right) == scores_of(right, "paper") == Scores(1.0, 1.0, 1.0)
+    wrong = confusion(np.array([2]), np.array([1]), CLASSES)
+    assert scores_of(wrong) == Scores(0.0, 0.0, 0.0)
+    one_class = confusion(np.zeros(3, int), np.array([0, 0, 1]), CLASSES)
+    assert scores_of(one_class) == Scores(2 / 3, 4 / 5, 2 / 3)
+
+
+def test_nothing_to_score_is_refused() -> None:
+    with pytest.raises(ValueError, match="no clip to score"):
+        scores_of(np.zeros((3, 3)))
+
+
+def test_the_deviation_over_folds_is_the_samples_or_the_papers() -> None:
+    folds = [Scores(0.2, 0.1, 0.5), Scores(0.4, 0.1, 0.6), Scores(0.6, 0.1, 0.7)]
+    ours = over_folds(folds, "grouped")
+    assert (ours["uar"].mean, ours["uar"].std) == pytest.approx((0.4, 0.2))
+    paper = over_folds(folds, "paper")
+    assert (paper["uar"].mean, paper["uar"].std) == pytest.approx((0.4, np.std([0.2, 0.4, 0.6])))
+    assert (paper["macro_f1"].std, paper["uar"].folds) == (pytest.approx(0), 3)
+    assert np.isnan(over_folds(folds[:1], "grouped")["uar"].std)
+    assert over_folds(folds[:1], "paper")["uar"].std == 0
+
+
+def test_intervals_hold_the_score_and_are_repeatable() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 300)
+    predictions = np.where(rng.random(300) < 0.6, labels, rng.integers(0, 3, 300))
+    groups = [f"g{clip // 5}" for clip in range(300)]
+    found = intervals(labels, predictions, groups, 3)
+    scores = scores_of(confusion(labels, predictions, 3))
+    for name, (low, high) in found.items():
+        assert low < getattr(scores, name) < high
+        assert 0.05 < high - low < 0.2
+    assert found == intervals(labels, predictions, groups, 3)
+    assert found != intervals(labels, predictions, groups, 3, seed=1)
+
+
+def test_few_groups_widen_an_interval() -> None:
+    """Where a group is wholly right or wholly wrong, clips are not independent."""
+    labels = np.tile([0, 1], 200)
+    right = np.repeat(np.random.default_rng(1).random(20) < 0.5, 20)
+    predictions = np.where(right, labels, 1 - labels)
+    groups = [f"g{clip // 20}" for clip in range(400)]
+    by_group = intervals(labels, predictions, groups, 2)["uar"]
+    by_clip = intervals(labels, predictions, [""] * 400, 2)["uar"]
+    assert by_group[1] - by_group[0] > 3 * (by_clip[1] - by_clip[0])
+
+
+@pytest.mark.parametrize("accuracy", [0.5, 0.8])
+def test_intervals_cover_the_truth_as_often_as_they_say(accuracy: float) -> None:
+    """Groups of clips that are right or wrong together; 200 samples of 60 groups."""
+    rng = np.random.default_rng(2)
+    covered = 0
+    for _ in range(200):
+        labels = np.tile([0, 1], 120)
+        right = np.repeat(rng.random(60) < accuracy, 4)
+        predictions = np.where(right, labels, 1 - labels)
+        groups = [f"g{clip // 4}" for clip in range(240)]
+        low, high = intervals(labels, predictions, groups, 2, replicates=300)["uar"]
+        covered += low <= accuracy <= high
+    assert 0.88 < covered / 200 < 0.99  # 0.95 asked for, standard error 0.015

@@ -1,0 +1,1 @@
+"""What a suite of evaluations is made of."""

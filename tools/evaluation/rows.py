@@ -1,0 +1,106 @@
+"""Rows of the table: baselines and embeddings in this process, models in one of their own."""
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tools.evaluation.corpora import is_table
+from voc2vec_jax.baselines import BASELINES, CLASSIFIERS, baseline, embeddings_row, settings_of
+from voc2vec_jax.config import ConfigError
+from voc2vec_jax.cross_validation import LabelledCorpus, Row
+from voc2vec_jax.evaluation_report import load_evaluation
+from voc2vec_jax.folds import Protocol
+from voc2vec_jax.results import RESULTS, Evaluation
+
+EVALUATE = (sys.executable, "-m", "voc2vec_jax.evaluate")
+
+
+@dataclass(frozen=True)
+class HostRow:
+    """A row that is computed here."""
+
+    make: Callable[[], Row]
+    settings: Mapping[str, Any]
+    """What decides its numbers."""
+
+
+def host_rows(
+    baselines: Sequence[str], embeddings: Sequence[str], corpus: LabelledCorpus, data_dir: Path
+) -> dict[str, HostRow]:
+    """By name, what is to be computed of a corpus.
+
+    Args:
+        baselines: Of `BASELINES`.
+        embeddings: NAME=FILE each; `{dataset}` in FILE stands for the name of the corpus.
+        corpus: What is evaluated on.
+        data_dir: Gets the vectors.
+
+    Raises:
+        ConfigError: No such baseline, or a name that is given twice.
+    """
+    rows: dict[str, HostRow] = {}
+    for name in baselines:
+        if name not in BASELINES:
+            raise ConfigError(f"--baselines {name}: choose among {', '.join(BASELINES)}")
+        rows[name] = HostRow(partial(baseline, name, corpus, data_dir), settings_of(name))
+    for name, file in named("--embeddings", embeddings).items():
+        if name in rows:
+            raise ConfigError(f"--embeddings {name}={file}: there is a baseline of that name")
+        path = Path(file.replace("{dataset}", corpus.name))
+        rows[name] = HostRow(
+            partial(embeddings_row, corpus, path, CLASSIFIERS["lr"]),
+            {**settings_of("embeddings-lr"), "embeddings": path.name},
+        )
+    return rows
+
+
+def named(flag: str, given: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE each, as a dictionary.
+
+    Raises:
+        ConfigError: One is not of that form, or repeats a name.
+    """
+    found: dict[str, str] = {}
+    for word in given:
+        name, _, value = word.partition("=")
+        if not name or not value or name in found or "/" in name:
+            raise ConfigError(f"{flag} {word}: give NAME=VALUE, with names that differ")
+        found[name] = value
+    return found
+
+
+@dataclass(frozen=True)
+class ModelRuns:
+    """How models are fine-tuned, whichever they are."""
+
+    folds: int
+    seeds: tuple[int, ...]
+    data_dir: Path
+    exclude_bad: bool
+    flags: str
+    """Further flags of `voc2vec_jax.evaluate`."""
+
+    def command(self, source: str, dataset: str, protocol: Protocol, out: Path) -> list[str]:
+        """The command line of one evaluation."""
+        corpus = ["--table" if is_table(dataset) else "--dataset", dataset]
+        words = [*EVALUATE, "--model", source, *corpus, "--data-dir", str(self.data_dir)]
+        words += ["--protocol", protocol, "--folds", str(self.folds), "--out", str(out)]
+        words += ["--seeds", *map(str, self.seeds)]
+        return [*words, *(["--exclude-bad"] if self.exclude_bad else []), *shlex.split(self.flags)]
+
+    def run(self, source: str, dataset: str, protocol: Protocol, out: Path) -> Evaluation | None:
+        """Fine-tunes a model on the folds that are missing, in a process of its own.
+
+        Returns:
+            What is finished then, even if the process failed; None if that is nothing.
+        """
+        command = self.command(source, dataset, protocol, out)
+        code = subprocess.run(command, check=False).returncode
+        if code:
+            print(f"{out}: exit code {code} of {shlex.join(command)}", file=sys.stderr, flush=True)
+        return load_evaluation(out) if (out / RESULTS).exists() else None
