@@ -90,7 +90,7 @@ def fill_buckets(
         windows = np.flatnonzero(bucket_of_window == number)
         # The small term keeps a quotient such as 0.3 / 0.1 from falling below its integer.
         size = int(data.batch_seconds / seconds + 1e-6)
-        size -= size % data.batch_multiple
+        size = data.batch_clips or size - size % data.batch_multiple
         cells = []
         for rate in np.unique(rates[windows]):
             of_rate = windows[rates[windows] == rate]

@@ -29,7 +29,7 @@ from voc2vec_jax.train import load_config, parse
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 NOT_THEIRS = {
-    *("other_fields", "labels", "final_norm_in_hidden_states"),
+    *("other_fields", "labels", "final_norm_in_hidden_states", "classifier_activation"),
     *("final_dim", "num_clusters", "num_special_classes"),
 }
 """Fields of `ModelConfig` that transformers does not have, or not by that name."""

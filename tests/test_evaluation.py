@@ -127,7 +127,7 @@ def test_a_collapsed_model_is_never_the_best(tmp_path: Path, judged: list[float]
     judged += [2.0, 0.0, 1.9]
     train(tmp_path)
     with Checkpoints(tmp_path / "checkpoints", keep=None) as checkpoints:
-        assert checkpoints.read_meta(7)["progress"]["best_eval_loss"] == 1.9
+        assert checkpoints.read_meta(7)["progress"]["best_value"] == 1.9
     assert kept(tmp_path) == [7]
 
 

@@ -107,7 +107,8 @@ def abstract_batch() -> dict[str, jax.ShapeDtypeStruct]:
 
 def test_parameters_gradients_and_moments_stay_float32_under_bf16() -> None:
     training = Training(BF16, Wav2Vec2Task(BF16), sharding.build_mesh(BF16.mesh))
-    state, metrics = jax.eval_shape(training._step, training.abstract_state, abstract_batch())
+    run = (jax.eval_shape(lambda: jax.random.key(0)), jax.ShapeDtypeStruct((), jnp.int32))
+    state, metrics = jax.eval_shape(training._step, training.abstract_state, abstract_batch(), *run)
     dtypes = {leaf.dtype for leaf in jax.tree.leaves(state)}
     assert dtypes == {np.dtype(np.float32), np.dtype(np.int32)}
     assert {leaf.dtype for leaf in jax.tree.leaves(metrics)} == {np.dtype(np.float32)}

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
@@ -175,6 +176,31 @@ class Checkpoints:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class BestInMemory:
+    """Stands in for `Checkpoints` in a run that is too short to be gone on with.
+
+    It holds the best parameters and nothing else.
+    """
+
+    def __init__(self) -> None:
+        self._params: dict[str, np.ndarray] = {}
+
+    def save(self, step: int, state: State, meta: dict[str, Any], best: int | None = None) -> None:
+        """See `Checkpoints.save`."""
+        if step == best:
+            # Copies: an update reuses the memory of the parameters that it is given.
+            self._params = {path: np.array(value) for path, value in state["params"].items()}
+
+    def restore(self, step: int, abstract_state: State) -> State:
+        """The best parameters, where `abstract_state` says; without optimiser and step."""
+        return {
+            "params": {
+                path: jax.device_put(value, abstract_state["params"][path].sharding)
+                for path, value in self._params.items()
+            }
+        }
 
 
 def with_shardings(abstract_state: State, shardings: State) -> State:

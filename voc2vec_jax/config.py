@@ -15,10 +15,11 @@ from typing import Any, Literal
 
 from voc2vec_jax.audio import MIN_SAMPLES, SAMPLE_RATE
 from voc2vec_jax.model_config import ConfigError, ModelConfig, require, require_share, require_types
-from voc2vec_jax.recipe_config import MaskConfig, ObjectiveConfig, OptimConfig
+from voc2vec_jax.recipe_config import ClassifyConfig, MaskConfig, ObjectiveConfig, OptimConfig
 from voc2vec_jax.run_config import MeshConfig, TrainConfig
 
 __all__ = [
+    "ClassifyConfig",
     "Config",
     "ConfigError",
     "DataConfig",
@@ -59,6 +60,9 @@ class DataConfig:
     """The padded lengths; one compilation each."""
     batch_seconds: float = 125.0
     """Padded audio per global batch."""
+    batch_clips: int | None = None
+    """Clips per batch, whatever their length, as fine-tuning recipes have it; wins over
+    `batch_seconds` and `batch_multiple`."""
     batch_multiple: int = 8
     """Clips per batch are a multiple of this, so that a mesh of as many devices divides them."""
     gain_db: float = 0.0
@@ -133,7 +137,14 @@ class DataConfig:
         require(self.batch_multiple >= 1, "data.batch_multiple", self.batch_multiple, "at least 1")
         longest = self.used_bucket_seconds[-1]
         require(
-            self.batch_multiple * longest <= self.batch_seconds < math.inf,
+            self.batch_clips is None or self.batch_clips >= 1,
+            "data.batch_clips",
+            self.batch_clips,
+            "must be at least 1, or None for data.batch_seconds",
+        )
+        require(
+            self.batch_clips is not None
+            or self.batch_multiple * longest <= self.batch_seconds < math.inf,
             "data.batch_seconds",
             self.batch_seconds,
             f"the longest bucket needs {self.batch_multiple} × {longest} s (data.batch_multiple"
@@ -157,11 +168,12 @@ class DataConfig:
 class Config:
     """A whole run; what `get_config()` of a file in `configs/` returns."""
 
-    task: Literal["wav2vec2", "hubert"] = "wav2vec2"
+    task: Literal["wav2vec2", "hubert", "classify"] = "wav2vec2"
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    classify: ClassifyConfig = field(default_factory=ClassifyConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -169,12 +181,18 @@ class Config:
     def __post_init__(self) -> None:
         require_types("config", self)
         require(
-            self.optim.warmup_steps < self.train.num_steps,
+            self.task == "classify"  # the published recipe often stops before its peak
+            or self.optim.warmup_share is not None
+            or self.optim.warmup_steps < self.train.num_steps,
             "optim.warmup_steps",
             self.optim.warmup_steps,
             f"must be less than train.num_steps={self.train.num_steps}",
         )
-        for name, off in (("eval_every_steps", None), ("export_checkpoint", "last")):
+        for name, off in (
+            ("eval_every_steps", None),
+            ("export_checkpoint", "last"),
+            ("patience", None),
+        ):
             value = getattr(self.train, name)
             require(
                 value == off or self.data.eval_share > 0,
@@ -183,7 +201,13 @@ class Config:
                 "nothing is held out; give data.eval_share, such as 0.05",
             )
         require(
-            self.model.has_mask_embedding,
+            self.train.best_by == "loss" or self.task == "classify",
+            "train.best_by",
+            self.train.best_by,
+            f"task {self.task} is judged by its loss alone",
+        )
+        require(
+            self.model.has_mask_embedding or self.task == "classify",
             "model.mask_time_prob",
             self.model.mask_time_prob,
             "pre-training needs the mask embedding, which exists only where it or"

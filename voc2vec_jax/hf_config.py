@@ -16,7 +16,7 @@ UNSUPPORTED = {
     "conv_pos_batch_norm": (False, "a batch norm before the positional convolution is not"),
 }
 OF_HUBERT_HEAD = ("final_dim", "num_clusters", "num_special_classes")
-OURS_ALONE = ("final_norm_in_hidden_states", *OF_HUBERT_HEAD)
+OURS_ALONE = ("final_norm_in_hidden_states", "classifier_activation", *OF_HUBERT_HEAD)
 """Fields that transformers does not know; written only where they differ from its behaviour."""
 ONE_FAMILY = {
     "wav2vec2": (

@@ -185,6 +185,26 @@ def code_use(quantized: Quantized, counted: jax.Array) -> CodeUse:
     return CodeUse(jnp.sum(soft), jnp.sum(hard), soft)
 
 
+def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
+    """-log p of each row's class; with smoothing, a share of the target lies on all classes alike.
+
+    As `torch.nn.functional.cross_entropy` without a reduction and without class weights, which
+    weigh a row as a whole here, while PyTorch weighs the smoothed share by the weights of all
+    classes.
+
+    Args:
+        logits: [B, N].
+        labels: [B] int.
+        smoothing: Share that is spread.
+
+    Returns:
+        [B] float32.
+    """
+    log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    chosen = jnp.take_along_axis(log_p, labels[:, None], axis=-1)[:, 0]
+    return -(1 - smoothing) * chosen - smoothing * jnp.mean(log_p, axis=-1)
+
+
 def diversity_loss(use: CodeUse, entries: int) -> jax.Array:
     """Share of the G·V codebook `entries` that lie idle: 0 when all are used alike."""
     return (entries - use.probability_perplexity) / entries

@@ -16,17 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 TIME_PREFIX = "time_"
 """Fields that begin so depend on the clock, or on when this process was started; all others are
 the same in every repetition."""
+Pairs = dict[str, tuple[float, float]]
+"""Sums and counts by name."""
 PARTS = ("waiting_for_data", "host_to_device", "step", "evaluation", "checkpoint")
 """What the host does in a loop."""
 SHOWN = (
-    "loss",
-    "contrastive_loss",
-    "eval_loss",
-    "accuracy",
-    "masked_accuracy",
-    "majority_rate",
-    "code_perplexity",
-    "prediction_perplexity",
+    *("loss", "contrastive_loss", "eval_loss", "accuracy", "masked_accuracy", "majority_rate"),
+    *("code_perplexity", "prediction_perplexity", "eval_uar"),
     "learning_rate",
 )
 
@@ -41,7 +37,7 @@ class Window:
     def __init__(self, sums: Mapping[str, list[float]] | None = None):
         self.sums: dict[str, list[float]] = {k: list(v) for k, v in (sums or {}).items()}
 
-    def add(self, values: Mapping[str, tuple[float, float]]) -> None:
+    def add(self, values: Pairs) -> None:
         """Adds a (sum, count) pair per name."""
         for name, (total, count) in values.items():
             held = self.sums.setdefault(name, [0.0, 0.0])
@@ -145,12 +141,13 @@ class Display:
     Args:
         total_steps: Updates of the whole run.
         done_steps: Updates already done.
+        quiet: Show nothing.
     """
 
-    def __init__(self, total_steps: int, done_steps: int):
-        self.total_steps = total_steps
+    def __init__(self, total_steps: int, done_steps: int, *, quiet: bool = False):
+        self.total_steps, self.quiet = total_steps, quiet
         self._bar: Progress | None = None
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not quiet:
             self._bar = Progress(
                 TextColumn("training"),
                 BarColumn(),
@@ -182,7 +179,7 @@ class Display:
         """A line of text that does not tear the bar."""
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
-        else:
+        elif not self.quiet:
             print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:

@@ -134,6 +134,9 @@ class ModelConfig:
     """Whether the last hidden state of a pre-norm model has passed the final norm, as in
     transformers up to 4.57. It moves the weighted layer sum. Not a field of transformers."""
     classifier_proj_size: int = 256
+    classifier_activation: Literal["none", "gelu"] = "none"
+    """What lies between the two layers of a classifier; transformers knows `none` only. Not a field
+    of transformers."""
     labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")
     """Class names in the order of the logits; transformers keeps them as `id2label`."""
     other_fields: tyro.conf.Suppress[str] = "{}"

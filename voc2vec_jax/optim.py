@@ -15,16 +15,25 @@ from voc2vec_jax.config import ConfigError, OptimConfig
 from voc2vec_jax.models.parameters import Params
 
 
-def learning_rate(config: OptimConfig, num_steps: int) -> optax.Schedule:
-    """Learning rate by number of updates already done; the first update therefore has rate 0."""
-    peak, warmup = config.learning_rate, config.warmup_steps
-    return optax.join_schedules(
-        [
-            optax.linear_schedule(0.0 if warmup else peak, peak, max(warmup, 1)),
-            optax.linear_schedule(peak, 0.0, num_steps - warmup),
-        ],
-        [warmup],
-    )
+def learning_rate(config: OptimConfig, num_steps: int | jax.Array) -> optax.Schedule:
+    """Learning rate by number of updates already done; the first update therefore has rate 0.
+
+    Without warm-up it has the peak rate. `num_steps` may be an input of a compiled program, so that
+    runs of different lengths share it (optax's own schedules want a constant).
+    """
+    peak = config.learning_rate
+    if config.warmup_share is None:
+        warmup: int | jax.Array = config.warmup_steps
+    else:
+        warmup = jnp.ceil(config.warmup_share * num_steps).astype(jnp.int32)
+    decay = jnp.maximum(num_steps - warmup, 1)
+
+    def rate(done: jax.Array) -> jax.Array:
+        rising = peak - peak * (1 - jnp.clip(done, 0, warmup) / jnp.maximum(warmup, 1))
+        falling = peak * (1 - jnp.clip(done - warmup, 0, decay) / decay)
+        return jnp.where(done < warmup, rising, falling)
+
+    return rate
 
 
 def trained_paths(config: OptimConfig, paths: Collection[str]) -> list[str]:
@@ -82,13 +91,13 @@ def _like(paths: Collection[str]) -> str:
 
 
 def optimizer(
-    config: OptimConfig, num_steps: int, paths: Collection[str]
+    config: OptimConfig, num_steps: int | jax.Array, paths: Collection[str]
 ) -> optax.GradientTransformation:
     """The whole update rule, for the parameters that are trained.
 
     Args:
         config: Its numbers, and its rules by path.
-        num_steps: Updates of the run.
+        num_steps: Updates of the run; see `learning_rate`.
         paths: Dotted paths of all parameters, frozen ones included.
 
     Raises:

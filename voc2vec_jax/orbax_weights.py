@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 from voc2vec_jax import convert
 from voc2vec_jax.checkpoint import Checkpoints
 from voc2vec_jax.config import ConfigError, ModelConfig
+from voc2vec_jax.models.architectures import CLASSIFIERS
 from voc2vec_jax.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.tensor_files import CheckpointError
 
@@ -72,7 +73,10 @@ def read(directory: Path) -> OrbaxWeights:
 def _architecture(meta: Mapping[str, Any]) -> str:
     if "architecture" in meta:
         return str(meta["architecture"])
-    return ARCHITECTURE_OF_TASK[meta["config"]["task"]]
+    config = meta["config"]
+    if config["task"] == "classify":
+        return CLASSIFIERS[config["model"]["model_type"]].__name__
+    return ARCHITECTURE_OF_TASK[config["task"]]
 
 
 def _preprocessor(meta: Mapping[str, Any]) -> Preprocessor:

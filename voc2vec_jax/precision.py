@@ -35,4 +35,6 @@ def to_compute(params: Params, batch: Batch, precision: Precision) -> tuple[Para
         return params, batch
     dtype = compute_dtype(precision)
     cast = {k: v.astype(dtype) if IN_BF16.search(k) else v for k, v in params.items()}
-    return cast, {**batch, "waveform": batch["waveform"].astype(dtype)}
+    if "waveform" in batch:
+        batch = {**batch, "waveform": batch["waveform"].astype(dtype)}
+    return cast, batch

@@ -1,4 +1,4 @@
-"""How a model is taught: masking, the objective, and the optimiser."""
+"""How a model is taught: masking, the objectives, and the optimiser."""
 
 import math
 import re
@@ -117,6 +117,8 @@ class OptimConfig:
     learning_rate: float = 5e-4
     """Peak, reached after `warmup_steps` updates."""
     warmup_steps: int = 32_000
+    warmup_share: float | None = None
+    """Share of `train.num_steps` to warm up over, rounded up; wins over `warmup_steps`."""
     beta1: float = 0.9
     beta2: float = 0.98
     epsilon: float = 1e-6
@@ -155,6 +157,12 @@ class OptimConfig:
         require(
             self.warmup_steps >= 0, "optim.warmup_steps", self.warmup_steps, "must not be negative"
         )
+        require(
+            self.warmup_share is None or 0 <= self.warmup_share < 1,
+            "optim.warmup_share",
+            self.warmup_share,
+            "must lie in [0, 1), or be None for optim.warmup_steps",
+        )
         require_share("optim", self, "beta1", "beta2")
         require(self.epsilon > 0, "optim.epsilon", self.epsilon, "must be positive")
         require(
@@ -186,3 +194,25 @@ class OptimConfig:
             except re.error as error:
                 fix = f"{pattern!r} is not a regular expression ({error})"
                 require(False, f"optim.{name}", getattr(self, name), fix)
+
+
+@dataclass(frozen=True)
+class ClassifyConfig:
+    """Fine-tuning on labelled clips. SpecAugment and dropout are those of `model.*`."""
+
+    class_weights: Literal["balanced", "none"] = "balanced"
+    """`balanced`: a clip counts n / (k · n_c), of n training clips in k classes, n_c of them of its
+    own; a class counts as much as any other then."""
+    label_smoothing: float = 0.0
+    """Share of the target that is spread over all classes."""
+    padding: Literal["masked", "hf"] = "masked"
+    """`masked`: padding has no effect on a clip's score. `hf`: transformers without an attention
+    mask, where the norm over time, the attention and the mean over frames all see the padding."""
+    crop: Literal["random", "first"] = "random"
+    """What is heard of a clip longer than `data.max_seconds`. `random`: in training another part
+    in each epoch, in evaluation all of it, in windows whose scores are averaged. `first`: its
+    beginning."""
+
+    def __post_init__(self) -> None:
+        require_types("classify", self)
+        require_share("classify", self, "label_smoothing")

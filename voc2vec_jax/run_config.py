@@ -50,10 +50,15 @@ class TrainConfig:
     """How often the held-out clips are heard; None: at every checkpoint. Needs data.eval_share."""
     checkpoint_every_steps: int = 1_000
     keep_checkpoints: int = 2
-    """How many of the newest checkpoints to keep; that of the lowest held-out loss is kept too (a
-    loss near 0 does not count: it is that of a collapsed codebook)."""
+    """How many of the newest checkpoints to keep; the best one by held-out figure is kept too (in
+    pre-training a loss near 0 does not count: it is that of a collapsed codebook)."""
     export_checkpoint: Literal["last", "best"] = "last"
-    """What becomes the export; `best` is by held-out loss and needs data.eval_share."""
+    """What becomes the export; `best` is by `best_by` and needs data.eval_share."""
+    best_by: Literal["loss", "uar", "macro_f1", "accuracy"] = "loss"
+    """The held-out figure that says which checkpoint is best; all but the loss are of `classify`,
+    where the highest wins."""
+    patience: int | None = None
+    """Stop after so many evaluations in a row that were no better than the best; None: never."""
     tracking: tuple[Literal["tensorboard", "wandb"], ...] = ()
     """Who is told the figures, besides `metrics.jsonl`; needs the extra `tracking`."""
 
@@ -75,5 +80,11 @@ class TrainConfig:
             "train.eval_every_steps",
             self.eval_every_steps,
             "must be at least 1, or None for every checkpoint",
+        )
+        require(
+            self.patience is None or self.patience >= 1,
+            "train.patience",
+            self.patience,
+            "must be at least 1 evaluation, or None",
         )
         require(0 <= self.seed < 2**32, "train.seed", self.seed, "must lie in [0, 2**32)")

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from voc2vec_jax.checkpoint import CheckpointMismatchError, Checkpoints, State, with_shardings
-from voc2vec_jax.config import Config, ConfigError
+from voc2vec_jax.config import Config, ConfigError, TrainConfig
 from voc2vec_jax.update import Training
 
 
@@ -56,8 +56,19 @@ class Progress:
     """Sums and counts since the last log line."""
     heard_seconds: float = 0.0
     best_step: int | None = None
-    best_eval_loss: float | None = None
+    best_value: float | None = None
+    """Of the held-out figure that `train.best_by` names."""
+    since_best: int = 0
+    """Evaluations since then."""
     alarm: dict[str, int] = field(default_factory=dict)
+
+    def judge(self, train: TrainConfig, step: int, value: float) -> None:
+        """Takes note of the figure that decides which parameters are best."""
+        best, higher = self.best_value, train.best_by != "loss"
+        if best is None or (value > best if higher else value < best):
+            self.best_step, self.best_value, self.since_best = step, value, 0
+        else:
+            self.since_best += 1
 
     def meta(self, config: Config, data: TrainingData) -> dict[str, Any]:
         """What stands beside the arrays in a checkpoint."""
@@ -98,7 +109,8 @@ def _resume_other(training: Training, data: TrainingData, workdir: Path) -> tupl
             if step is not None:
                 state, progress = _restore(training, data, checkpoints, step)
                 # The best checkpoint stays behind in the other workdir.
-                progress.best_step = progress.best_eval_loss = None
+                progress.best_step = progress.best_value = None
+                progress.since_best = 0
                 return state, progress
     raise CheckpointMismatchError(f"{workdir}: holds no checkpoint to resume from")
 

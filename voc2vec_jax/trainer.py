@@ -9,22 +9,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import jax
 import numpy as np
 
 from voc2vec_jax import sharding
 from voc2vec_jax.alarm import CollapseAlarm, symptoms
 from voc2vec_jax.audio import SAMPLE_RATE
-from voc2vec_jax.checkpoint import Checkpoints, State
+from voc2vec_jax.checkpoint import BestInMemory, Checkpoints, State
 from voc2vec_jax.config import Config
 from voc2vec_jax.listeners import check_installed, open_listeners
-from voc2vec_jax.metrics import Clock, Display, MetricsFile, Window
+from voc2vec_jax.metrics import Clock, Display, MetricsFile, Pairs, Window
 from voc2vec_jax.models.parameters import Params
 from voc2vec_jax.start import Progress, TrainingData, find_start
 from voc2vec_jax.tasks import Metrics, Task
 from voc2vec_jax.update import Training
-
-Pairs = dict[str, tuple[float, float]]
+from voc2vec_jax.validation import held_out_figures, pairs
 
 
 class TrainingDivergedError(FloatingPointError):
@@ -42,6 +40,9 @@ def fit(
     workdir: Path,
     initial_params: Callable[[], Mapping[str, np.ndarray]] | None = None,
     resume: Path | None = None,
+    *,
+    compiled: Training | None = None,
+    inner: bool = False,
 ) -> Params:
     """Trains until `train.num_steps` updates are done, from wherever the run stands.
 
@@ -55,9 +56,12 @@ def fit(
         workdir: Gets `config.json`, `metrics.jsonl` and `checkpoints/`.
         initial_params: Called for parameters by path, only if the run starts afresh.
         resume: Another run's working directory.
+        compiled: Of an earlier run, whose programs this one then uses; see `Training.for_run`.
+        inner: A short run inside something larger: it shows nothing, keeps the best parameters in
+            memory instead of checkpoints, and cannot be gone on with.
 
     Returns:
-        The parameters after the last update, or those of the lowest held-out loss if
+        The parameters after the last update, or those of the best held-out figure if
         `train.export_checkpoint` is `best`.
 
     Raises:
@@ -69,19 +73,25 @@ def fit(
         PreemptedError: SIGTERM or SIGINT came, and the state was saved.
     """
     check_installed(config)
-    training = Training(config, task, sharding.build_mesh(config.mesh))
+    if compiled is None:
+        training = Training(config, task, sharding.build_mesh(config.mesh))
+    else:
+        training = compiled.for_run(config)
     for rows in data.batch_sizes:
         sharding.check_batch(rows, training.mesh, config.train.accumulate_steps)
+    if inner:
+        state = training.initial_state(initial_params() if initial_params else None)
+        return _train(_Run(training, data, BestInMemory(), workdir, state, Progress(), False))
     with Checkpoints(workdir / "checkpoints", config.train.keep_checkpoints) as checkpoints:
-        state, progress, resumed = find_start(training, data, checkpoints, initial_params, resume)
-        # Only now is it certain that this configuration belongs to this working directory.
-        text = json.dumps(config.to_dict(), indent=2) + "\n"
-        (workdir / "config.json").write_text(text, encoding="utf-8")
-        run = _Run(training, data, checkpoints, workdir, state, progress, resumed)
-        try:
-            return run.to_the_end()
-        finally:
-            run.close()
+        start = find_start(training, data, checkpoints, initial_params, resume)
+        return _train(_Run(training, data, checkpoints, workdir, *start))
+
+
+def _train(run: "_Run") -> Params:
+    try:
+        return run.to_the_end()
+    finally:
+        run.close()
 
 
 class _Run:
@@ -91,13 +101,16 @@ class _Run:
         self,
         training: Training,
         data: TrainingData,
-        checkpoints: Checkpoints,
+        checkpoints: Checkpoints | BestInMemory,
         workdir: Path,
         state: State,
         progress: Progress,
         resumed: bool,
     ):
         config = training.config
+        # Only now is it certain that this configuration belongs to this working directory.
+        text = json.dumps(config.to_dict(), indent=2) + "\n"
+        (workdir / "config.json").write_text(text, encoding="utf-8")
         self.training, self.data, self.checkpoints = training, data, checkpoints
         self.state, self.progress, self.done = state, progress, progress.step
         self.window = Window(progress.window)
@@ -107,7 +120,8 @@ class _Run:
         """Updates behind the last log line of this process."""
         resumed_at = self.done if resumed else None
         self.metrics = MetricsFile(workdir / "metrics.jsonl", resumed_at)
-        self.display = Display(config.train.num_steps, self.done)
+        quiet = isinstance(checkpoints, BestInMemory)
+        self.display = Display(config.train.num_steps, self.done, quiet=quiet)
         self.listeners = open_listeners(config, workdir, resumed_at)
         self.signal: int | None = None
         self.clock = Clock()
@@ -136,6 +150,8 @@ class _Run:
         config, train = self.training.config, self.training.config.train
         if self.done:
             self.display.say(f"resumed at step {self.done} of {train.num_steps}")
+        if self.out_of_patience:
+            return self._export()
         for batch in self._timed(self.data.batches(self.done, train.num_steps)):
             self._update(batch)
             last = self.done == train.num_steps
@@ -143,13 +159,21 @@ class _Run:
             evaluate = every is not None and (self.done % every == 0 or last)
             if self.done % train.log_every_steps == 0 or last or evaluate:
                 self._log(evaluate)
+            last = last or self.out_of_patience
             due = self.done % train.checkpoint_every_steps == 0 or last
             if due or self.progress.best_step == self.done or self.signal is not None:
                 self._save()
             if self.signal is not None:
                 name = signal.Signals(self.signal).name
                 raise PreemptedError(f"{name} at step {self.done}: state saved, run again to go on")
+            if self.out_of_patience:
+                break
         return self._export()
+
+    @property
+    def out_of_patience(self) -> bool:
+        patience = self.training.config.train.patience
+        return patience is not None and self.progress.since_best >= patience
 
     def _timed(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
         """The same batches, with the wait for each on the clock."""
@@ -166,7 +190,7 @@ class _Run:
         with self.clock.runs("step"):
             self.state, metrics = self.training.step(self.state, placed)
         seconds = float(batch["lengths"].sum()) / SAMPLE_RATE
-        padded = batch["waveform"].size / SAMPLE_RATE
+        padded = batch["waveform"].size / SAMPLE_RATE if "waveform" in batch else seconds
         self.audio_seconds += seconds
         self.progress.heard_seconds += seconds
         host = {"padding_share": (padded - seconds, padded), "batch_seconds": (seconds, 1.0)}
@@ -179,7 +203,7 @@ class _Run:
         pending, self.pending = self.pending, []
         for step, metrics, host in pending:
             with self.clock.runs("step"):  # the device is still at it
-                values = _pairs(metrics)
+                values = pairs(metrics)
             for name in ("loss", "gradient_norm", "update_norm"):
                 if not math.isfinite(values[name][0]):
                     raise self._diverged(f"{name} is {values[name][0]} at update {step}")
@@ -195,28 +219,19 @@ class _Run:
         )
 
     def _evaluate(self) -> dict[str, float | None]:
-        """Means over the held-out clips, which always meet the same masks and negatives."""
-        window = Window()
+        """Figures of the held-out clips, which always meet the same masks and negatives."""
         with self.clock.runs("evaluation"):
-            found = [
-                self.training.evaluate(
-                    self.state["params"],
-                    sharding.place_batch(batch, self.training.mesh),
-                    np.int32(index),
-                )
-                for index, batch in enumerate(self.data.eval_batches())
-            ]
-            for metrics in found:
-                window.add(_pairs(metrics))
-        means = window.take()
-        loss, best = means.get("loss"), self.progress.best_eval_loss
+            batches = self.data.eval_batches()
+            means = held_out_figures(self.training, self.state["params"], batches)
+        train, loss = self.training.config.train, means.get("loss")
         if loss is not None:
             if not math.isfinite(loss):
                 raise self._diverged(f"eval_loss is {loss} at step {self.done}")
             # Where all targets are equal the loss is 0, and the model good for nothing.
             trivial = "trivial" in symptoms(self.training.config, {"step": self.done, **means})
-            if not trivial and (best is None or loss < best):
-                self.progress.best_step, self.progress.best_eval_loss = self.done, loss
+            value = means[train.best_by]
+            if not trivial and value is not None:
+                self.progress.judge(train, self.done, value)
         return {f"eval_{name}": value for name, value in means.items()}
 
     def _log(self, evaluate: bool) -> None:
@@ -263,21 +278,21 @@ class _Run:
 
     def _export(self) -> Params:
         """The parameters that the run leaves to the world."""
-        step, loss = self.progress.best_step, self.progress.best_eval_loss
+        step, value, train = (
+            self.progress.best_step,
+            self.progress.best_value,
+            self.training.config.train,
+        )
         if step is not None:
-            self.display.say(f"lowest eval_loss={loss:.6g} at step {step}, kept in checkpoints/")
+            how = "lowest" if train.best_by == "loss" else "highest"
+            self.display.say(
+                f"{how} eval_{train.best_by}={value:.6g} at step {step}, kept in checkpoints/"
+            )
         state = self.state
-        if self.training.config.train.export_checkpoint == "best" and step not in (None, self.done):
+        if train.export_checkpoint == "best" and step not in (None, self.done):
             state = self.checkpoints.restore(step, self.training.described_state)
         else:
             step = self.done
         self.display.say(f"exporting the parameters after step {step}")
         params: Params = state["params"]
         return params
-
-
-def _pairs(metrics: Metrics) -> Pairs:
-    return {
-        name: (float(ratio.total), float(ratio.count))
-        for name, ratio in jax.device_get(metrics).items()
-    }

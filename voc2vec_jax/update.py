@@ -1,5 +1,7 @@
 """One update: the compiled heart of training, and the state that it turns into the next."""
 
+import copy
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,10 +14,10 @@ from jax.sharding import Mesh
 
 from voc2vec_jax import optim, precision, sharding
 from voc2vec_jax.checkpoint import State, with_shardings
-from voc2vec_jax.config import Config
+from voc2vec_jax.config import Config, ConfigError, DataConfig, TrainConfig
 from voc2vec_jax.losses import Ratio
 from voc2vec_jax.models.parameters import Params, merge, split
-from voc2vec_jax.tasks import Batch, Metrics, Task
+from voc2vec_jax.tasks import Batch, Metrics, Predicts, Task
 
 # Random numbers of initialisation and of evaluation are none of an update's; see `_step`.
 _INITIALISATION, _EVALUATION = 2**32 - 1, 2**32 - 2
@@ -36,11 +38,9 @@ class Training:
     def __init__(self, config: Config, task: Task, mesh: Mesh):
         sharding.check_model(config.model, mesh)
         self.config, self.task, self.mesh = config, task, mesh
-        self._schedule = optim.learning_rate(config.optim, config.train.num_steps)
         self._graphdef, abstract = nnx.split(nnx.eval_shape(lambda: task.init(jax.random.key(0))))
-        paths = [".".join(map(str, path)) for path, _ in nnx.to_flat_state(abstract)]
-        self._trained = optim.trained_paths(config.optim, paths)
-        self._optimizer = optim.optimizer(config.optim, config.train.num_steps, paths)
+        self._paths = [".".join(map(str, path)) for path, _ in nnx.to_flat_state(abstract)]
+        self._trained = optim.trained_paths(config.optim, self._paths)
         self.abstract_state: State = jax.eval_shape(self._init, jax.random.key(0))
         self.shardings = sharding.state_shardings(self.abstract_state, mesh)
         self.described_state = with_shardings(self.abstract_state, self.shardings)
@@ -49,6 +49,22 @@ class Training:
             self._step, donate_argnums=0, out_shardings=(self.shardings, everywhere)
         )
         self._compiled_evaluate: Any = jax.jit(self._evaluate, out_shardings=everywhere)
+        self._compiled_predict: Any = jax.jit(self._predict, out_shardings=everywhere)
+        self._compiled_init: Any = jax.jit(self._init, out_shardings=self.shardings)
+
+    def for_run(self, config: Config) -> "Training":
+        """The same compiled programs for another run.
+
+        Raises:
+            ConfigError: It differs in more than its data, seed, length and rhythm.
+        """
+        if _compiled_in(config) != _compiled_in(self.config):
+            raise ConfigError(
+                "runs that share compiled programs may differ in data, seed, length and rhythm only"
+            )
+        other = copy.copy(self)
+        other.config = config
+        return other
 
     def step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
         """One update; the state that is given is used up.
@@ -61,7 +77,10 @@ class Training:
             The next state, and figures as sums and counts. The learning rate is that of this
             update, `gradient_norm` is before clipping.
         """
-        updated: tuple[State, Metrics] = self._compiled_step(state, batch)
+        train = self.config.train
+        updated: tuple[State, Metrics] = self._compiled_step(
+            state, batch, jax.random.key(train.seed), np.int32(train.num_steps)
+        )
         return updated
 
     def evaluate(self, params: Params, batch: Batch, index: int | np.integer) -> Metrics:
@@ -69,33 +88,49 @@ class Training:
 
         What is drawn follows from the seed and the batch's `index`, so that curves can be compared.
         """
-        figures: Metrics = self._compiled_evaluate(params, batch, index)
+        key = jax.random.key(self.config.train.seed)
+        figures: Metrics = self._compiled_evaluate(params, batch, index, key)
         return figures
+
+    def predict(self, params: Params, batch: Batch) -> jax.Array:
+        """What the model says of each row of a batch; for tasks that are `Predicts`."""
+        outputs: jax.Array = self._compiled_predict(params, batch)
+        return outputs
 
     @property
     def compiled_programs(self) -> int:
         """Programs that were compiled so far, one per batch shape if all is well."""
-        return self._compiled_step._cache_size() + self._compiled_evaluate._cache_size()
+        programs = (self._compiled_step, self._compiled_evaluate, self._compiled_predict)
+        return sum(program._cache_size() for program in programs)
+
+    def _optimizer(self, num_steps: int | jax.Array) -> optax.GradientTransformation:
+        return optim.optimizer(self.config.optim, num_steps, self._paths)
 
     def _init(self, key: jax.Array) -> State:
         _, params = split(self.task.init(key))
         return {
             "params": params,
-            "opt_state": self._optimizer.init({path: params[path] for path in self._trained}),
+            "opt_state": self._optimizer(1).init({path: params[path] for path in self._trained}),
             "step": jnp.zeros((), jnp.int32),
         }
 
     def initial_state(self, params: Mapping[str, np.ndarray] | None = None) -> State:
         """A fresh state, made in place on the mesh; `params` replace what they name."""
         key = jax.random.fold_in(jax.random.key(self.config.train.seed), _INITIALISATION)
-        state: State = jax.jit(self._init, out_shardings=self.shardings)(key)
+        state: State = self._compiled_init(key)
         for path, value in (params or {}).items():
             state["params"][path] = jax.device_put(value, self.shardings["params"][path])
         return state
 
-    def _step(self, state: State, batch: Batch) -> tuple[State, Metrics]:
-        key = jax.random.fold_in(jax.random.key(self.config.train.seed), state["step"])
-        draws = self.task.draw(batch["lengths"], batch["waveform"].shape[1], key)
+    def _draw(self, batch: Batch, key: jax.Array, train: bool) -> Any:
+        samples = batch["waveform"].shape[1] if "waveform" in batch else 0
+        return self.task.draw(batch["lengths"], samples, key, train=train)
+
+    def _step(
+        self, state: State, batch: Batch, key: jax.Array, num_steps: jax.Array
+    ) -> tuple[State, Metrics]:
+        """`key` of the run's seed, and its length: inputs, so that runs share the program."""
+        draws = self._draw(batch, jax.random.fold_in(key, state["step"]), train=True)
 
         trained = {path: state["params"][path] for path in self._trained}
 
@@ -111,15 +146,19 @@ class Training:
             return loss, count, metrics, gradients
 
         loss, count, metrics, gradients = self._over_micro_batches(sums, batch, draws)
-        gradients = jax.tree.map(lambda g: g / jnp.maximum(count, 1), gradients)
-        updates, opt_state = self._optimizer.update(gradients, state["opt_state"], trained)
+        # Where nothing counts, the gradient is 0. A count may lie below 1: class weights do.
+        divisor = jnp.where(count > 0, count, 1)
+        gradients = jax.tree.map(lambda g: g / divisor, gradients)
+        optimizer = self._optimizer(num_steps)
+        updates, opt_state = optimizer.update(gradients, state["opt_state"], trained)
+        schedule = optim.learning_rate(self.config.optim, num_steps)
         one = jnp.ones(())
         figures = {
             "loss": Ratio(loss, count),
             **metrics,
             "gradient_norm": Ratio(optax.tree.norm(gradients), one),
             "update_norm": Ratio(optax.tree.norm(updates), one),
-            "learning_rate": Ratio(jnp.asarray(self._schedule(state["step"])), one),
+            "learning_rate": Ratio(jnp.asarray(schedule(state["step"])), one),
         }
         new_state = {
             "params": {**state["params"], **optax.apply_updates(trained, updates)},
@@ -134,10 +173,14 @@ class Training:
         params, batch = precision.to_compute(params, batch, self.config.train.precision)
         return self.task.loss(merge(self._graphdef, params), batch, draws, step)
 
-    def _evaluate(self, params: Params, batch: Batch, index: jax.Array) -> Metrics:
-        key = jax.random.fold_in(jax.random.key(self.config.train.seed), _EVALUATION)
-        key = jax.random.fold_in(key, index)
-        draws = self.task.draw(batch["lengths"], batch["waveform"].shape[1], key, train=False)
+    def _predict(self, params: Params, batch: Batch) -> jax.Array:
+        assert isinstance(self.task, Predicts)
+        params, batch = precision.to_compute(params, batch, self.config.train.precision)
+        return self.task.predict(merge(self._graphdef, params), batch)
+
+    def _evaluate(self, params: Params, batch: Batch, index: jax.Array, key: jax.Array) -> Metrics:
+        key = jax.random.fold_in(jax.random.fold_in(key, _EVALUATION), index)
+        draws = self._draw(batch, key, train=False)
 
         def sums(batch: Batch, draws: Any) -> Metrics:
             loss, count, metrics = self._loss(params, batch, draws, jnp.zeros((), jnp.int32))
@@ -172,3 +215,11 @@ class Training:
             return jax.tree.map(jnp.add, total, sums(*part)), None
 
         return jax.lax.scan(add, nothing, parts)[0]
+
+
+def _compiled_in(config: Config) -> Config:
+    """A configuration without what is an input of the compiled programs, or none of theirs."""
+    train = TrainConfig(
+        accumulate_steps=config.train.accumulate_steps, precision=config.train.precision
+    )
+    return dataclasses.replace(config, data=DataConfig(), train=train)

@@ -9,7 +9,7 @@ from flax import nnx, struct
 
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.models.hubert import HubertModel
-from voc2vec_jax.models.layers import encoder_linear
+from voc2vec_jax.models.layers import encoder_linear, gelu
 from voc2vec_jax.models.wav2vec2 import ModelOutput, ModelType, Padding, Wav2Vec2Model
 
 
@@ -41,8 +41,8 @@ class ClassifierOutput:
         return ClassifierOutput(self.logits, self.pooled, self.encoder.first_frames(frames))
 
 
-class _SequenceClassifier(nnx.Module):
-    """The head; subclasses say which encoder it reads, and under which name."""
+class _Head(nnx.Module):
+    """The parameters behind the encoder, and what is common to reading frames or their mean."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -51,6 +51,30 @@ class _SequenceClassifier(nnx.Module):
             self.layer_weights = nnx.Param(jnp.full((states,), 1 / states))
         self.projector = encoder_linear(config.hidden_size, config.classifier_proj_size, rngs)
         self.classifier = encoder_linear(config.classifier_proj_size, len(config.labels), rngs)
+
+    def _logits(self, pooled: jax.Array) -> jax.Array:  # [B, P] -> [B, N]
+        if self.config.classifier_activation == "gelu":
+            pooled = gelu(pooled)
+        logits: jax.Array = self.classifier(pooled)
+        return logits
+
+
+class PooledClassifier(_Head):
+    """The head alone, for hidden states that were averaged over a clip's frames beforehand.
+
+    Averaging and projecting may change places, so that the parameters are those of a classifier.
+    """
+
+    def __call__(self, pooled: jax.Array) -> jax.Array:
+        """[B, K, D] to logits [B, N]; K is layers + 1 with a weighted layer sum, otherwise 1."""
+        if self.config.use_weighted_layer_sum:
+            weights = jax.nn.softmax(self.layer_weights[...])
+            return self._logits(self.projector(jnp.einsum("l,bld->bd", weights, pooled)))
+        return self._logits(self.projector(pooled[:, 0]))
+
+
+class _SequenceClassifier(_Head):
+    """A classifier; subclasses say which encoder it reads, and under which name."""
 
     @property
     def encoder(self) -> Wav2Vec2Model:
@@ -93,7 +117,7 @@ class _SequenceClassifier(nnx.Module):
             pooled = jnp.mean(projected, axis=1)
         if not output_hidden_states:
             encoder = dataclasses.replace(encoder, hidden_states=None)
-        return ClassifierOutput(self.classifier(pooled), pooled, encoder)
+        return ClassifierOutput(self._logits(pooled), pooled, encoder)
 
 
 class Wav2Vec2ForSequenceClassification(_SequenceClassifier):

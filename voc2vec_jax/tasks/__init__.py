@@ -3,22 +3,32 @@
 from collections.abc import Callable
 
 from voc2vec_jax.config import Config
+from voc2vec_jax.tasks.classify import ClassifyTask, ProbeTask
 from voc2vec_jax.tasks.hubert import HubertDraws, HubertTask
-from voc2vec_jax.tasks.protocol import Batch, Metrics, Task
+from voc2vec_jax.tasks.protocol import Batch, HostBatch, Judged, Metrics, Predicts, Task
 from voc2vec_jax.tasks.wav2vec2 import Draws, Wav2Vec2Task
 
 __all__ = [
     "Batch",
+    "ClassifyTask",
     "Draws",
+    "HostBatch",
     "HubertDraws",
     "HubertTask",
+    "Judged",
     "Metrics",
+    "Predicts",
+    "ProbeTask",
     "Task",
     "Wav2Vec2Task",
     "build_task",
 ]
 
-TASKS: dict[str, Callable[[Config], Task]] = {"wav2vec2": Wav2Vec2Task, "hubert": HubertTask}
+TASKS: dict[str, Callable[[Config], Task]] = {
+    "wav2vec2": Wav2Vec2Task,
+    "hubert": HubertTask,
+    "classify": ClassifyTask,
+}
 
 
 def build_task(config: Config) -> Task:

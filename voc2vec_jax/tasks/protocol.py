@@ -1,14 +1,19 @@
 """What the loop knows of a task: it builds its model and turns a batch into a loss."""
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 from flax import nnx
 
 from voc2vec_jax.losses import Ratio
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, Ratio]
+HostBatch = dict[str, np.ndarray]
+Judged = Sequence[tuple[HostBatch, np.ndarray]]
+"""Batches without their samples, each with what the model says of its rows."""
 
 
 class Task(Protocol):
@@ -46,4 +51,17 @@ class Task(Protocol):
 
     def restart_rules(self) -> str:
         """What a run that starts from trained weights takes over and what it begins anew."""
+        ...
+
+
+@runtime_checkable
+class Predicts(Protocol):
+    """A task that is judged by what its model says of single clips, not by its loss alone."""
+
+    def predict(self, model: Any, batch: Batch) -> jax.Array:
+        """What the model says of each row, [B, ...], without anything random."""
+        ...
+
+    def figures(self, judged: Judged) -> dict[str, float]:
+        """Held-out figures, `loss` among them, of all held-out batches together."""
         ...

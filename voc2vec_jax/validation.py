@@ -1,0 +1,53 @@
+"""What a model says of held-out clips, and the figures that follow from it."""
+
+from collections.abc import Iterable
+
+import jax
+import numpy as np
+
+from voc2vec_jax import sharding
+from voc2vec_jax.metrics import Pairs, Window
+from voc2vec_jax.models.parameters import Params
+from voc2vec_jax.tasks import HostBatch, Metrics, Predicts
+from voc2vec_jax.update import Training
+
+
+def held_out_figures(
+    training: Training, params: Params, batches: Iterable[HostBatch]
+) -> dict[str, float | None]:
+    """Figures over all held-out clips: what a task makes of its predictions, or sums over counts.
+
+    Args:
+        training: The run.
+        params: The parameters to judge.
+        batches: Always the same ones, so that figures can be compared.
+    """
+    if isinstance(training.task, Predicts):
+        return {**training.task.figures(predict(training, params, batches))}
+    window = Window()
+    found = [
+        training.evaluate(params, sharding.place_batch(batch, training.mesh), np.int32(index))
+        for index, batch in enumerate(batches)
+    ]
+    for metrics in found:
+        window.add(pairs(metrics))
+    return window.take()
+
+
+def predict(
+    training: Training, params: Params, batches: Iterable[HostBatch]
+) -> list[tuple[HostBatch, np.ndarray]]:
+    """What the model says of the rows of each batch; samples and features are not kept."""
+    given, said = [], []
+    for batch in batches:  # the device works while the host makes the next batch
+        said.append(training.predict(params, sharding.place_batch(batch, training.mesh)))
+        given.append({k: v for k, v in batch.items() if k not in ("waveform", "features")})
+    return list(zip(given, map(np.asarray, jax.device_get(said)), strict=True))
+
+
+def pairs(metrics: Metrics) -> Pairs:
+    """Sums and counts on the host."""
+    return {
+        name: (float(ratio.total), float(ratio.count))
+        for name, ratio in jax.device_get(metrics).items()
+    }
