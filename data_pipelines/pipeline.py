@@ -112,7 +112,7 @@ def batches(
     def make(step: int) -> list[NDArray[Any]]:
         rows = _rows_of(plan.batch(step), *rows_share)
         first_row = process_index * len(rows.clips)
-        waveform = _assemble(store, rows, data.normalize, augmentation, first_row)
+        waveform = assemble(store, rows, data.normalize, augmentation, first_row)
         return [waveform, rows.lengths, *(item.rows(rows) for item in joined)]
 
     made = _ahead_of_time(make, types, start_step, stop_step)
@@ -173,14 +173,14 @@ def _rows_of(batch: PlannedBatch, process_index: int, process_count: int) -> Pla
     )
 
 
-def _assemble(
+def assemble(
     store: FlatStore,
     batch: PlannedBatch,
     mode: str,
-    augmentation: Augmentation | None,
-    first_row: int,
+    augmentation: Augmentation | None = None,
+    first_row: int = 0,
 ) -> NDArray[np.float32]:
-    """Crop, normalise, augment and pad: waveform [b, S]."""
+    """Crop, normalise, augment and pad the windows of a batch: waveform float32 [b, S]."""
     waveform = np.zeros((len(batch.clips), batch.bucket_samples), np.float32)
     windows = zip(waveform, batch.clips, batch.starts, batch.lengths, strict=True)
     for number, (row, clip, start, length) in enumerate(windows):

@@ -1,6 +1,6 @@
 """Fine-tuning: telling labelled clips apart, by the whole model or by a head on fixed features."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
@@ -8,13 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, struct
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from voc2vec_jax import losses, masking
 from voc2vec_jax.audio import frames_from_samples
 from voc2vec_jax.config import Config
+from voc2vec_jax.folds import Protocol
 from voc2vec_jax.losses import Ratio
 from voc2vec_jax.models.architectures import CLASSIFIERS
 from voc2vec_jax.models.classifier import PooledClassifier
+from voc2vec_jax.scoring import confusion, scores_of
 from voc2vec_jax.tasks.protocol import Batch, Judged, Metrics
 
 HEAD = ("projector.", "classifier.", "layer_weights")
@@ -39,8 +42,9 @@ class _Classification:
 
     redrawn: tuple[str, ...] = HEAD
 
-    def __init__(self, config: Config):
-        self.config = config
+    def __init__(self, config: Config, protocol: Protocol = "grouped"):
+        """`protocol` says what classes count of which no held-out clip is: see `scores_of`."""
+        self.config, self.protocol = config, protocol
 
     def restart_rules(self) -> str:
         """See `Task.restart_rules`."""
@@ -58,27 +62,14 @@ class _Classification:
         return jnp.sum(weight * loss), jnp.sum(weight), metrics
 
     def figures(self, judged: Judged) -> dict[str, float]:
-        """Weighted cross entropy, UAR, macro F1 and accuracy of clips, their windows averaged.
-
-        Macro F1 is over the classes that occur or are predicted, UAR over those that occur.
-        """
-        from scipy.special import log_softmax
-        from sklearn.metrics import f1_score, recall_score
-
+        """Weighted cross entropy, UAR, macro F1 and accuracy of clips, their windows averaged."""
         clips = clip_scores(judged, self.config)
         predicted = clips.logits.argmax(axis=1)
         loss = -log_softmax(clips.logits, axis=1)[np.arange(len(predicted)), clips.labels]
+        counts = confusion(clips.labels, predicted, len(self.config.model.labels))
         return {
             "loss": float((clips.weight * loss).sum() / clips.weight.sum()),
-            "uar": float(
-                recall_score(
-                    clips.labels, predicted, labels=np.unique(clips.labels), average="macro"
-                )
-            ),
-            "macro_f1": float(
-                f1_score(clips.labels, predicted, average="macro", zero_division=0.0)
-            ),
-            "accuracy": float((predicted == clips.labels).mean()),
+            **asdict(scores_of(counts, self.protocol)),
         }
 
 
@@ -88,8 +79,8 @@ class ClassifyTask(_Classification):
     What is frozen (`optim.frozen`) costs no backward pass: only what is trained is differentiated.
     """
 
-    def __init__(self, config: Config):
-        super().__init__(config)
+    def __init__(self, config: Config, protocol: Protocol = "grouped"):
+        super().__init__(config, protocol)
         self.architecture = CLASSIFIERS[config.model.model_type]
 
     def init(self, key: jax.Array) -> nnx.Module:

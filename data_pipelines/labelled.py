@@ -1,0 +1,299 @@
+"""Labelled clips for fine-tuning: batches in which every clip counts once an epoch.
+
+A batch holds a number of clips of like length. The last one of each length is filled up with rows
+that have weight 0 and count nowhere, so that every batch of a length has the same shape and no clip
+counts twice. No TensorFlow: corpora are small, and a batch takes milliseconds.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipelines.buckets import Bucket, fill_buckets, permutation, random_bits
+from data_pipelines.held_out import held_out
+from data_pipelines.pipeline import assemble
+from data_pipelines.plan import PlannedBatch, long_enough
+from data_pipelines.sources import open_corpus
+from data_pipelines.store import DataError, FlatStore
+from voc2vec_jax.audio import MIN_SAMPLES, SAMPLE_RATE
+from voc2vec_jax.config import Config, ConfigError, DataConfig
+
+Heard = Literal["crop", "windows", "first"]
+"""Of a clip longer than `max_seconds`: a part drawn anew in each epoch; all of it, in windows of
+equal length; or its beginning."""
+Ints = NDArray[np.integer]
+Arrays = dict[str, np.ndarray]
+
+# What a random stream is for; `plan.py` and `buckets.py` have 1 to 4.
+_ROW_ORDER, _BATCH_ORDER, _CROPS = 5, 6, 7
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledBatch(PlannedBatch):
+    """The rows of a batch; those that only fill it up are not real."""
+
+    real: NDArray[np.bool_]
+    """[B]."""
+
+
+class ClipPlan:
+    """The batches of some clips, each a pure function of (seed, step).
+
+    Args:
+        lengths: [all clips] samples at 16 kHz.
+        clips: Index of those that the plan is about.
+        data: Its buckets, and the clips or seconds in a batch.
+        seed: Below 2**32; decides order and crops.
+        heard: What is heard of long clips.
+        shuffled: Another order in each epoch, or always the same.
+
+    Raises:
+        ConfigError: `data.max_seconds` would cut clips into windows without a single frame.
+        DataError: There are no clips.
+    """
+
+    def __init__(
+        self,
+        lengths: Ints,
+        clips: Ints,
+        data: DataConfig,
+        seed: int,
+        *,
+        heard: Heard,
+        shuffled: bool,
+    ):
+        if len(clips) == 0:
+            raise DataError("no clip is left to train or to evaluate on")
+        self.seed, self.heard, self.shuffled = seed, heard, shuffled
+        longest = round(data.max_seconds * SAMPLE_RATE)
+        own = np.asarray(lengths, np.int64)[clips]
+        pieces = -(-own // longest) if heard == "windows" else np.ones_like(own)
+        if np.any(own // pieces < MIN_SAMPLES):
+            raise ConfigError(
+                f"data.max_seconds={data.max_seconds}: windows are at least half as long, and a"
+                f" frame needs {MIN_SAMPLES} samples, so at least {2 * MIN_SAMPLES / SAMPLE_RATE}"
+            )
+        owner = np.repeat(np.arange(len(own)), pieces)
+        place = np.arange(len(owner)) - (np.cumsum(pieces) - pieces)[owner]
+        ends = (place + 1) * own[owner] // pieces[owner]
+        self._clips = np.asarray(clips)[owner].astype(np.int32)
+        self._starts = place * own[owner] // pieces[owner]
+        self._lengths = np.minimum(ends - self._starts, longest).astype(np.int32)
+        self._room = own[owner] - self._lengths if heard == "crop" else np.zeros_like(owner)
+        buckets = np.array([round(s * SAMPLE_RATE) for s in data.used_bucket_seconds])
+        number = np.searchsorted(buckets, self._lengths)
+        self._buckets = fill_buckets(number, np.ones(len(owner)), data)
+        self.clips = len(own)
+        self.batches_per_epoch = sum(bucket.batches for bucket in self._buckets)
+        self.shapes = [(bucket.batch_size, bucket.samples) for bucket in self._buckets]
+        self.heard_seconds_per_epoch = float(self._lengths.sum()) / SAMPLE_RATE
+
+    def batch(self, step: int) -> LabelledBatch:
+        """The batch of a step (0, 1, …), whatever was asked before."""
+        epoch, place = divmod(step, self.batches_per_epoch)
+        if self.shuffled:
+            order = permutation(self.batches_per_epoch, _BATCH_ORDER, self.seed, epoch)
+            place = int(order[place])
+        bucket = self._buckets[0]
+        for bucket in self._buckets:
+            if place < bucket.batches:
+                break
+            place -= bucket.batches
+        rows, real = self._rows(bucket, epoch, place)
+        starts = self._starts[rows]
+        if self.heard == "crop":
+            drawn = random_bits(len(self._clips), _CROPS, self.seed, epoch)[rows]
+            fraction = (drawn >> np.uint64(11)) * 2.0**-53  # [0, 1)
+            starts = starts + (fraction * (self._room[rows] + 1)).astype(np.int64)
+        return LabelledBatch(
+            step=step,
+            epoch=epoch,
+            bucket_samples=bucket.samples,
+            clips=self._clips[rows],
+            starts=starts,
+            lengths=self._lengths[rows],
+            real=real,
+        )
+
+    def _rows(self, bucket: Bucket, epoch: int, place: int) -> tuple[Ints, NDArray[np.bool_]]:
+        """[B] rows of the bucket's batch number `place`, and which are real."""
+        rows = np.sort(bucket.windows)
+        if self.shuffled:
+            rows = rows[permutation(len(rows), _ROW_ORDER, self.seed, epoch, bucket.number)]
+        chosen = rows[place * bucket.batch_size :][: bucket.batch_size]
+        real = np.arange(bucket.batch_size) < len(chosen)
+        return np.resize(chosen, bucket.batch_size), real
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledClips:
+    """Clips to train on and clips to judge by; see `voc2vec_jax.start.TrainingData`.
+
+    Batches have `labels` [B] int32, `weight` [B] float32 and `clips` [B] int32, the index in the
+    corpus, besides `lengths` and either `waveform` or `features`.
+    """
+
+    store: FlatStore
+    data: DataConfig
+    plan: ClipPlan
+    eval_plan: ClipPlan | None
+    labels: NDArray[np.int32]
+    """[clips of the corpus] class, in the order of the model's logits; -1 where unknown."""
+    class_weights: NDArray[np.float32]
+    """[classes] what a clip of each class counts."""
+    features: NDArray[np.float32] | None = None
+    """[clips of the corpus, K, D] in place of samples, for a frozen encoder."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal if, and only if, every step reads the same."""
+        rules = {k: v for k, v in asdict(self.data).items() if k not in ("folder", "data_dir")}
+        facts = [self.store.fingerprint, self.plan.seed, self.plan.heard, rules]
+        facts += [self.labels.tolist(), self.class_weights.tolist()]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Updates in which every clip is heard once."""
+        return self.plan.batches_per_epoch
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Clips in a batch, each number that occurs."""
+        plans = (self.plan, self.eval_plan) if self.eval_plan else (self.plan,)
+        return tuple(sorted({rows for plan in plans for rows, _ in plan.shapes}))
+
+    @property
+    def corpus_hours(self) -> float:
+        """Duration of what an epoch hears."""
+        return self.plan.heard_seconds_per_epoch / 3600
+
+    def batches(self, start_step: int, stop_step: int) -> Iterator[Arrays]:
+        """The batches of the updates from `start_step` up to `stop_step`, in order."""
+        return (self._arrays(self.plan.batch(step)) for step in range(start_step, stop_step))
+
+    def eval_batches(self) -> Iterator[Arrays]:
+        """The held-out clips, always in the same batches."""
+        return iter(()) if self.eval_plan is None else self.batches_of(self.eval_plan)
+
+    def batches_of(self, plan: ClipPlan) -> Iterator[Arrays]:
+        """One epoch of another plan, under the same labels and weights."""
+        return (self._arrays(plan.batch(step)) for step in range(plan.batches_per_epoch))
+
+    def _arrays(self, batch: LabelledBatch) -> Arrays:
+        labels = self.labels[batch.clips]
+        arrays: Arrays = {
+            "lengths": batch.lengths,
+            "labels": labels,
+            "weight": np.where(batch.real, self.class_weights[labels], 0).astype(np.float32),
+            "clips": batch.clips,
+        }
+        if self.features is None:
+            return {"waveform": assemble(self.store, batch, self.data.normalize), **arrays}
+        return {"features": self.features[batch.clips], **arrays}
+
+    def summary(self) -> str:
+        """What is trained on."""
+        shapes = ", ".join(f"{rows}x{s / SAMPLE_RATE:g}s" for rows, s in self.plan.shapes)
+        held = self.eval_plan.clips if self.eval_plan else 0
+        return (
+            f"corpus={self.store.name} clips={self.plan.clips} held_out={held}"
+            f" corpus_hours={self.corpus_hours:.3f} batches_per_epoch={self.batches_per_epoch}\n"
+            f"shapes={shapes}"
+        )
+
+
+def class_weights(
+    labels: Ints, classes: int, kind: Literal["balanced", "none"]
+) -> NDArray[np.float32]:
+    """What a clip of each class counts, [classes] float32; 1 for a class that has no clip.
+
+    `balanced`: n / (k · n_c) for n clips in the k classes that occur, as scikit-learn has it.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    if kind == "none":
+        return np.ones(classes, np.float32)
+    weights = len(labels) / ((counts > 0).sum() * np.maximum(counts, 1))
+    return np.where(counts > 0, weights, 1).astype(np.float32)
+
+
+def labelled_clips(
+    config: Config,
+    store: FlatStore,
+    train: Ints,
+    held: Ints | None,
+    labels: NDArray[np.int32],
+    features: NDArray[np.float32] | None = None,
+) -> LabelledClips:
+    """Clips to train on and to judge by, under the rules of a configuration.
+
+    Args:
+        config: The run.
+        store: The corpus.
+        train: Index of the clips to train on.
+        held: Index of the clips to judge by, if any.
+        labels: [clips of the corpus] class, in the order of `config.model.labels`.
+        features: See `LabelledClips`.
+    """
+    first = config.classify.crop == "first" or features is not None
+    eval_plan = None if held is None else evaluation_plan(config, store, held, first=first)
+    plan = ClipPlan(
+        store.lengths,
+        train,
+        config.data,
+        config.train.seed,
+        heard="first" if first else "crop",
+        shuffled=True,
+    )
+    weights = class_weights(labels[train], len(config.model.labels), config.classify.class_weights)
+    return LabelledClips(store, config.data, plan, eval_plan, labels, weights, features)
+
+
+def evaluation_plan(config: Config, store: FlatStore, clips: Ints, *, first: bool) -> ClipPlan:
+    """One epoch of clips in a fixed order: their beginnings, or all of them in windows."""
+    return ClipPlan(
+        store.lengths,
+        clips,
+        config.data,
+        config.train.seed,
+        heard="first" if first else "windows",
+        shuffled=False,
+    )
+
+
+def open_labelled_corpus(config: Config) -> LabelledClips:
+    """The corpus of a configuration, with `data.eval_share` of its groups held out.
+
+    Raises:
+        ConfigError: No such corpus, or its classes are not `model.labels`.
+        DataError: It cannot be read, or holds no labelled clip.
+    """
+    store = open_corpus(config.data)
+    check_labels(config, store)
+    usable = long_enough(store.lengths, config.data) & (store.labels >= 0)
+    if not usable.any():
+        raise DataError(f"{store.name}: no clip of it has a label; fine-tuning needs classes")
+    held = None
+    if config.data.eval_share > 0:
+        share, seed = config.data.eval_share, config.train.seed
+        chosen = held_out(store.ids, store.groups, usable, share, seed)
+        usable, held = usable & ~chosen, np.flatnonzero(chosen)
+    return labelled_clips(config, store, np.flatnonzero(usable), held, store.labels)
+
+
+def check_labels(config: Config, store: FlatStore) -> None:
+    """Refuses a model whose classes are not those of the corpus, in its order.
+
+    Raises:
+        ConfigError: Naming both.
+    """
+    if list(config.model.labels) != store.class_names:
+        raise ConfigError(
+            f"model.labels={list(config.model.labels)[:10]}: the corpus has the classes"
+            f" {store.class_names[:10]}; give these, or leave model.labels at its default"
+        )
