@@ -5,6 +5,7 @@ that have weight 0 and count nowhere, so that every batch of a length has the sa
 counts twice. No TensorFlow: corpora are small, and a batch takes milliseconds.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from data_pipelines.plan import PlannedBatch, long_enough
 from data_pipelines.sources import open_corpus
 from data_pipelines.store import DataError, FlatStore
 from voc2vec_jax.audio import MIN_SAMPLES, SAMPLE_RATE
-from voc2vec_jax.config import Config, ConfigError, DataConfig
+from voc2vec_jax.config import Config, ConfigError, DataConfig, ModelConfig
 
 Heard = Literal["crop", "windows", "first"]
 """Of a clip longer than `max_seconds`: a part drawn anew in each epoch; all of it, in windows of
@@ -142,7 +143,7 @@ class LabelledClips:
     data: DataConfig
     plan: ClipPlan
     eval_plan: ClipPlan | None
-    labels: NDArray[np.int32]
+    labels: Ints
     """[clips of the corpus] class, in the order of the model's logits; -1 where unknown."""
     class_weights: NDArray[np.float32]
     """[classes] what a clip of each class counts."""
@@ -227,7 +228,7 @@ def labelled_clips(
     store: FlatStore,
     train: Ints,
     held: Ints | None,
-    labels: NDArray[np.int32],
+    labels: Ints,
     features: NDArray[np.float32] | None = None,
 ) -> LabelledClips:
     """Clips to train on and to judge by, under the rules of a configuration.
@@ -266,14 +267,21 @@ def evaluation_plan(config: Config, store: FlatStore, clips: Ints, *, first: boo
     )
 
 
-def open_labelled_corpus(config: Config) -> LabelledClips:
+def open_labelled_corpus(config: Config) -> tuple[Config, LabelledClips]:
     """The corpus of a configuration, with `data.eval_share` of its groups held out.
+
+    Returns:
+        The configuration, with the classes of the corpus for `model.labels` where those are the
+        default, and the clips.
 
     Raises:
         ConfigError: No such corpus, or its classes are not `model.labels`.
         DataError: It cannot be read, or holds no labelled clip.
     """
-    store = open_corpus(config.data)
+    store = open_corpus(config.data, classes=True)
+    if config.model.labels == ModelConfig().labels and store.class_names:
+        model = dataclasses.replace(config.model, labels=tuple(store.class_names))
+        config = dataclasses.replace(config, model=model)
     check_labels(config, store)
     usable = long_enough(store.lengths, config.data) & (store.labels >= 0)
     if not usable.any():
@@ -283,7 +291,7 @@ def open_labelled_corpus(config: Config) -> LabelledClips:
         share, seed = config.data.eval_share, config.train.seed
         chosen = held_out(store.ids, store.groups, usable, share, seed)
         usable, held = usable & ~chosen, np.flatnonzero(chosen)
-    return labelled_clips(config, store, np.flatnonzero(usable), held, store.labels)
+    return config, labelled_clips(config, store, np.flatnonzero(usable), held, store.labels)
 
 
 def check_labels(config: Config, store: FlatStore) -> None:
@@ -297,3 +305,41 @@ def check_labels(config: Config, store: FlatStore) -> None:
             f"model.labels={list(config.model.labels)[:10]}: the corpus has the classes"
             f" {store.class_names[:10]}; give these, or leave model.labels at its default"
         )
+
+
+@dataclass(frozen=True, eq=False)
+class CorpusClips:
+    """A corpus as `voc2vec_jax.fine_tuning` wants it."""
+
+    store: FlatStore
+
+    def fold(
+        self,
+        config: Config,
+        train: Ints,
+        held: Ints,
+        labels: Ints,
+        features: NDArray[np.float32] | None = None,
+    ) -> LabelledClips:
+        """See `labelled_clips`."""
+        return labelled_clips(config, self.store, train, held, labels, features)
+
+    def judged(
+        self,
+        config: Config,
+        clips: Ints,
+        labels: Ints,
+        features: NDArray[np.float32] | None = None,
+    ) -> Iterator[Arrays]:
+        """Batches in which each of some clips is heard once, as in evaluation."""
+        held = labelled_clips(config, self.store, clips, clips, labels, features)
+        return held.eval_batches()
+
+
+def dropped_files(store: FlatStore) -> tuple[dict[str, str], ...]:
+    """`file` and `reason` of everything that could not be read when the corpus was decoded."""
+    reports = [
+        json.loads((directory / "report.json").read_text(encoding="utf-8"))
+        for directory in store.directories
+    ]
+    return tuple(drop for report in reports for drop in report["dropped"])

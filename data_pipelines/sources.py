@@ -180,11 +180,15 @@ def default_data_dir() -> Path:
     return Path(os.environ.get("VOC2VEC_DATA_DIR") or "~/.cache/voc2vec_jax").expanduser()
 
 
-def open_corpus(data: DataConfig) -> FlatStore:
+def open_corpus(data: DataConfig, *, classes: bool = False) -> FlatStore:
     """The corpus that a configuration names: its table, its folder or a dataset by name.
 
     It is decoded on first use and kept under `data.data_dir`, else `$VOC2VEC_DATA_DIR`, else
     `~/.cache/voc2vec_jax`.
+
+    Args:
+        data: Names it.
+        classes: The first folder below `data.folder` is the class of the clips in it.
 
     Raises:
         ConfigError: `data.name` is unknown.
@@ -194,7 +198,7 @@ def open_corpus(data: DataConfig) -> FlatStore:
     if data.table is not None:
         return store_from_table(data.table, cache_dir)
     if data.folder is not None:
-        return store_from_folder(data.folder, cache_dir)
+        return store_from_folder(data.folder, cache_dir, classes=classes)
     if data.name == "synthetic":
         return store_from_synthetic(cache_dir)
     if data.name == voc125.NAME or "+" in data.name:

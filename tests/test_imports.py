@@ -139,9 +139,9 @@ def test_configuration_and_audio_need_neither_jax_nor_tensorflow(name: str) -> N
     assert reached <= LIGHT
 
 
-def test_only_the_command_joins_training_and_data() -> None:
+def test_only_commands_join_training_and_data() -> None:
     found = offenders(of_packages("voc2vec_jax"), {"data_pipelines"})
-    assert found.keys() == {"voc2vec_jax.train"}
+    assert found.keys() == {"voc2vec_jax.train", "voc2vec_jax.evaluate"}
 
 
 def test_data_pipelines_use_configuration_and_audio_only() -> None:

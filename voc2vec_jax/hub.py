@@ -225,6 +225,7 @@ def save_pretrained(
     folder: str | os.PathLike[str],
     *,
     facts: Mapping[str, str] | None = None,
+    trained_padding: Padding = "masked",
     max_shard_bytes: int = MAX_SHARD_BYTES,
 ) -> None:
     """Writes a folder that `transformers` and `from_pretrained` load.
@@ -238,6 +239,7 @@ def save_pretrained(
         model: What to write.
         folder: Made if missing.
         facts: Rows for the model card, such as training data and steps.
+        trained_padding: How padding was treated in training, for the model card.
         max_shard_bytes: Split the weights into files of at most this size.
 
     Raises:
@@ -249,13 +251,22 @@ def save_pretrained(
     folder.mkdir(parents=True, exist_ok=True)
     name = model.architecture.__name__
     config = config_to_hf(model.config, as_exported(name))
-    card = model_card.render(name, model.config, facts)
+    card = model_card.render(name, model.config, facts, trained_padding)
     weights, head = apart(name, convert.to_hf(model.params))
     with writing_head(folder, head), writing_tensors(folder, weights, max_shard_bytes):
         remove_head(folder)
         _write_json(folder / "config.json", config)
         _write_json(folder / "preprocessor_config.json", model.preprocessor.to_hf())
         _write_text(folder / "README.md", card)
+
+
+def write_card(folder: Path, facts: Mapping[str, str], trained_padding: Padding) -> None:
+    """Writes the model card of an exported folder anew; arguments as `save_pretrained`."""
+    held = read_source(folder)
+    _write_text(
+        folder / "README.md",
+        model_card.render(held.architecture, held.config, facts, trained_padding),
+    )
 
 
 def _write_json(path: Path, fields: Mapping[str, Any]) -> None:

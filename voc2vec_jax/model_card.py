@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from voc2vec_jax.config import Config, ModelConfig
+from voc2vec_jax.models.wav2vec2 import Padding
 from voc2vec_jax.pretraining_head import WITH_HEAD
 
 CARD = """\
@@ -57,14 +58,25 @@ LAYER_NORM = """\
 This model was trained with padding excluded everywhere. In `transformers`, pass the attention mask
 that its feature extractor returns, and padded and unpadded clips give the same frames."""
 
+AS_IN_TRANSFORMERS = """\
+This model was trained on clips padded to one length, without an attention mask, as transformers
+does by default (`padding="hf"` in voc2vec_jax). Its scores depend on how much padding a clip
+gets."""
 
-def render(architecture: str, config: ModelConfig, facts: Mapping[str, str] | None) -> str:
+
+def render(
+    architecture: str,
+    config: ModelConfig,
+    facts: Mapping[str, str] | None,
+    trained_padding: Padding = "masked",
+) -> str:
     """The card of a model.
 
     Args:
         architecture: Class name.
         config: Its configuration.
         facts: What is known of its making, as rows of a table.
+        trained_padding: How padding was treated in training.
     """
     if facts:
         rows = [f"| {name} | {value} |" for name, value in facts.items()]
@@ -79,19 +91,31 @@ def render(architecture: str, config: ModelConfig, facts: Mapping[str, str] | No
         architecture=architecture,
         facts=table,
         head=f"\n{WITH_PRETRAINING_HEAD}" if architecture == WITH_HEAD else "",
-        padding=GROUP_NORM if config.feat_extract_norm == "group" else LAYER_NORM,
+        padding=_about_padding(config, trained_padding),
     )
+
+
+def _about_padding(config: ModelConfig, trained: Padding) -> str:
+    if trained == "hf":
+        return AS_IN_TRANSFORMERS
+    return GROUP_NORM if config.feat_extract_norm == "group" else LAYER_NORM
 
 
 def facts_of_run(config: Config, corpus: str) -> dict[str, str]:
     """Rows for the model card of an export."""
+    per_update = (
+        f"{config.data.batch_clips} clips"
+        if config.data.batch_clips
+        else f"{config.data.batch_seconds} s of padded audio at most"
+    )
+    masking = ", ".join(f"{k} {v}" for k, v in dataclasses.asdict(config.mask).items())
     return {
         "task": config.task,
         **({"clusters": str(config.model.num_clusters)} if config.task == "hubert" else {}),
         "training data": corpus,
         "updates": str(config.train.num_steps),
-        "padded audio per update": f"{config.data.batch_seconds} s at most",
+        "batch": per_update,
         "peak learning rate": str(config.optim.learning_rate),
-        "masking": ", ".join(f"{k} {v}" for k, v in dataclasses.asdict(config.mask).items()),
+        **({} if config.task == "classify" else {"masking": masking}),
         "seed": str(config.train.seed),
     }

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from voc2vec_jax.config import ConfigError, OptimConfig
+from voc2vec_jax.config import ConfigError, ModelConfig, OptimConfig
 from voc2vec_jax.models.parameters import Params
 
 
@@ -84,6 +84,27 @@ def values_by_path(
             "the end:\n  " + "\n  ".join(uncovered)
         )
     return values
+
+
+def layer_wise_rates(model: ModelConfig, decay: float) -> tuple[tuple[str, float], ...]:
+    """Rules for `optim.learning_rate_by_path`: the deeper a layer lies, the slower it learns.
+
+    The classifier has factor 1, the last of L transformer layers `decay`, the first decay^L, and
+    all that lies before it decay^(L + 1). The norm behind the last layer of a pre-norm model goes
+    with that layer.
+
+    Args:
+        model: A classifier's.
+        decay: Between a layer and the one below it, in (0, 1].
+    """
+    encoder, layers = re.escape(model.model_type), model.num_hidden_layers
+    rules = [
+        (rf"{encoder}\.encoder\.layers\.{layer}\..*", decay ** (layers - layer))
+        for layer in range(layers)
+    ]
+    if model.do_stable_layer_norm:
+        rules.append((rf"{encoder}\.encoder\.layer_norm\..*", decay))
+    return (*rules, (rf"{encoder}\..*", decay ** (layers + 1)), (".*", 1.0))
 
 
 def _like(paths: Collection[str]) -> str:

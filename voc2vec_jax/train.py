@@ -103,7 +103,8 @@ def parse(argv: Sequence[str]) -> Arguments:
 def train(arguments: Arguments) -> None:
     """Does what the command line asks for; see `trainer.fit` for what it raises."""
     # Imported here, so that --help and a wrong flag answer at once.
-    from data_pipelines.training import open_training_corpus
+    from data_pipelines.labelled import LabelledClips, open_labelled_corpus
+    from data_pipelines.training import TrainingCorpus, open_training_corpus
     from voc2vec_jax import hub, listeners, model_card, plots, pretrained, trainer
     from voc2vec_jax.dry_run import dry_run, peak_memory_mib
     from voc2vec_jax.metrics import read_events, read_metrics
@@ -115,17 +116,23 @@ def train(arguments: Arguments) -> None:
             f"--workdir {workdir}: remote paths are not written; mount the bucket (gcsfuse), or"
             " give a local folder"
         )
-    task = build_task(config)
     listeners.check_installed(config)  # before the corpus is decoded, which may take long
-    data = open_training_corpus(
-        config.data,
-        config.train.seed,
-        conv_kernel=config.model.conv_kernel,
-        conv_stride=config.model.conv_stride,
-        clusters=config.model.num_clusters if config.task == "hubert" else None,
-    )
+    data: LabelledClips | TrainingCorpus
+    if config.task == "classify":
+        config, data = open_labelled_corpus(config)
+    else:
+        data = open_training_corpus(
+            config.data,
+            config.train.seed,
+            conv_kernel=config.model.conv_kernel,
+            conv_stride=config.model.conv_stride,
+            clusters=config.model.num_clusters if config.task == "hubert" else None,
+        )
+    task = build_task(config)
     _say(data.summary())
-    if config.mask.equalize and not data.plan.has_equal_lengths:
+    if config.mask.equalize and not (
+        isinstance(data, LabelledClips) or data.plan.has_equal_lengths
+    ):
         raise ConfigError(
             "mask.equalize=True: batches of this corpus hold clips of different lengths, and the "
             "shortest would take the masks of all others; leave it off, or give a corpus of "
@@ -158,6 +165,7 @@ def train(arguments: Arguments) -> None:
         ),
         workdir / "export",
         facts=model_card.facts_of_run(config, data.store.name),
+        trained_padding=config.classify.padding if config.task == "classify" else "masked",
     )
     _say(
         f"done: {workdir / 'export'} (Hugging Face folder), {workdir / 'curves.png'}, "
@@ -169,7 +177,7 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _exit_code(error: Exception) -> int | None:
+def exit_code(error: Exception) -> int | None:
     """The documented exit code of an expected error; None for a bug, which keeps its traceback."""
     from data_pipelines.store import DataError
     from voc2vec_jax.audio import AudioError
@@ -195,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(f"error: {error}")
         return WRONG_USAGE
     except Exception as error:
-        code = _exit_code(error)
+        code = exit_code(error)
         if code is None:
             raise
         _say(f"{'stopped' if code == PREEMPTED else 'error'}: {error}")
