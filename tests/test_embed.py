@@ -13,14 +13,12 @@ import soundfile
 from pyarrow import parquet
 
 from tests.test_hub import SMALL, make_model
-from voc2vec_jax import embedding, from_pretrained, load_audio, save_pretrained
+from voc2vec_jax import embedding, features, from_pretrained, load_audio, save_pretrained
 from voc2vec_jax.audio import CONV_KERNELS, CONV_STRIDES, normalize
 from voc2vec_jax.embed import BAD_DATA, DONE, WRONG_USAGE, main
 from voc2vec_jax.embedding import Encoding
-from voc2vec_jax.encode import _bucket, encode
 from voc2vec_jax.models import Wav2Vec2Model
 from voc2vec_jax.pretrained import PretrainedModel
-from voc2vec_jax.pretrained import _bucket as model_bucket
 
 SECONDS = [0.025, 0.4, 0.6, 1.3, 0.5, 0.7, 0.3]
 
@@ -52,6 +50,11 @@ def model(checkpoint: Path) -> PretrainedModel:
     return from_pretrained(checkpoint, architecture=Wav2Vec2Model, padding="masked")
 
 
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(features, "BATCH_SECONDS", 2.0)
+
+
 def run(*arguments: object) -> int:
     try:
         return main([str(argument) for argument in arguments])
@@ -59,32 +62,17 @@ def run(*arguments: object) -> int:
         return int(exit.code or 0)
 
 
-def test_buckets_are_lengths_that_the_model_does_not_pad_further() -> None:
-    for samples in [1, 400, 8_192, 8_193, 12_288, 12_289, 16_000, 480_000]:
-        bucket = _bucket(samples)
-        assert bucket >= samples
-        assert bucket < 1.5 * max(samples, 8_192 / 1.5) + 1
-        assert model_bucket(bucket) == bucket
-
-
 @pytest.mark.parametrize("layer", [None, 0, 1])
 def test_frames_are_those_of_each_clip_alone(
     folder: Path, model: PretrainedModel, layer: int | None
 ) -> None:
     waveforms = [load_audio(path) for path in sorted(folder.rglob("*.wav"))]
-    for clip, frames in zip(waveforms, encode(model, waveforms, layer=layer), strict=True):
+    made = Encoding(model, layer, "frames")(waveforms)
+    for clip, frames in zip(waveforms, made, strict=True):
         out = model(normalize(clip)[None], output_hidden_states=True)
         hidden = out.last_hidden_state if layer is None else out.hidden_states[layer]  # type: ignore[union-attr,index]
         assert frames.shape == hidden.shape[1:]
         np.testing.assert_allclose(frames, hidden[0], atol=1e-5)
-
-
-def test_a_long_clip_is_encoded_in_equal_windows(folder: Path, model: PretrainedModel) -> None:
-    clip = load_audio(folder / "a" / "3.wav")  # 1.3 s
-    (frames,) = encode(model, [clip], window_seconds=0.4)
-    windows = np.split(normalize(clip), [len(clip) * i // 4 for i in (1, 2, 3)])
-    expected = [np.asarray(model(window[None]).last_hidden_state[0]) for window in windows]  # type: ignore[union-attr]
-    np.testing.assert_allclose(frames, np.concatenate(expected), atol=1e-5)
 
 
 @pytest.mark.parametrize("pool", ["mean", "frames"])
@@ -141,7 +129,7 @@ def test_a_bad_file_stops_the_run_and_loses_nothing(
         Encoding, "__call__", lambda self, w: (encoded.append(len(w)), call(self, w))[1]
     )
     assert run(*arguments, "--layer", "1") == WRONG_USAGE  # the parts are of another layer
-    assert "another layer" in capsys.readouterr().err
+    assert "another features" in capsys.readouterr().err
     assert first.stat().st_mtime_ns == written
     assert run(*arguments, "--skip-bad") == DONE
     assert encoded == [1]  # of the last two files, one of which is bad
@@ -156,7 +144,6 @@ def test_a_bad_file_stops_the_run_and_loses_nothing(
 WRONG = {
     "suffix": (["--out", "x.csv"], WRONG_USAGE, "must end in .npz or .parquet"),
     "layer": (["--layer", "99"], WRONG_USAGE, "layers 0 to"),
-    "window": (["--window-seconds", "0"], WRONG_USAGE, "--window-seconds"),
     "no model": (["--model", "/nowhere"], BAD_DATA, "/nowhere"),
 }
 

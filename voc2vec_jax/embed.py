@@ -25,7 +25,6 @@ from voc2vec_jax.config import ConfigError
 
 DONE, FAILED, WRONG_USAGE, BAD_DATA, STOPPED = 0, 1, 2, 3, 75
 SUFFIXES = (".npz", ".parquet")
-LONGEST_WINDOW_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,6 @@ class Arguments:
     """Hidden layer, 0 for the input of the first block; default is the model's output."""
     pool: Literal["mean", "frames"] = "mean"
     """One vector for each clip, or all its frames."""
-    window_seconds: float = 30.0
-    """Longer clips are encoded in windows of at most this length."""
     skip_bad: bool = False
     """List files that cannot be read and go on, instead of stopping at them."""
 
@@ -52,11 +49,6 @@ class Arguments:
             raise ConfigError("INPUT: give files or folders of audio")
         if self.out.suffix not in SUFFIXES:
             raise ConfigError(f"--out {self.out}: must end in {' or '.join(SUFFIXES)}")
-        if not 1 <= self.window_seconds <= LONGEST_WINDOW_SECONDS:
-            raise ConfigError(
-                f"--window-seconds {self.window_seconds}: must lie between 1 and"
-                f" {LONGEST_WINDOW_SECONDS:g}, since attention takes memory by its square"
-            )
 
 
 def embed(arguments: Arguments) -> None:
@@ -71,7 +63,7 @@ def embed(arguments: Arguments) -> None:
     inputs = find_inputs(arguments.inputs)
     family = read_source(arguments.model).config.model_type
     model = from_pretrained(arguments.model, architecture=ENCODERS[family], padding="masked")
-    encoding = Encoding(model, arguments.layer, arguments.pool, arguments.window_seconds)
+    encoding = Encoding(model, arguments.layer, arguments.pool)
     bad = embed_files(inputs, encoding, arguments.out, skip_bad=arguments.skip_bad)
     for clip_id, reason in bad.items():
         print(f"left out: {clip_id}: {reason}", file=sys.stderr)

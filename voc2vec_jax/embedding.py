@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from voc2vec_jax.audio import SAMPLE_RATE, AudioError
 from voc2vec_jax.config import ConfigError
 from voc2vec_jax.embedding_files import Part, Parts
-from voc2vec_jax.encode import encode
+from voc2vec_jax.features import LayerFeatures, batches, stream
 from voc2vec_jax.inputs import Decoded, Input, decode_ahead
 from voc2vec_jax.pretrained import PretrainedModel
 
@@ -21,30 +20,41 @@ CLIPS_PER_PART = 128
 """What a stop can lose."""
 
 
-@dataclass(frozen=True)
 class Encoding:
-    """What becomes of a clip."""
+    """What becomes of a clip: its frames, or the mean of them.
 
-    model: PretrainedModel
-    """An encoder, with `padding="masked"`."""
-    layer: int | None = None
-    """See `encode.encode`."""
-    pool: Literal["mean", "frames"] = "mean"
-    """The mean over a clip's frames, or all of them."""
-    window_seconds: float = 30.0
-    """See `encode.encode`."""
+    Args:
+        model: An encoder, with `padding="masked"`.
+        layer: See `LayerFeatures`, whose rule for long clips holds too.
+        pool: `mean` or `frames`.
 
-    def __post_init__(self) -> None:
-        layers = self.model.config.num_hidden_layers
-        if self.layer is not None and not 0 <= self.layer <= layers:
-            raise ConfigError(f"layer={self.layer}: the model has layers 0 to {layers}")
+    Raises:
+        ConfigError: The model has no such layer.
+    """
+
+    def __init__(
+        self,
+        model: PretrainedModel,
+        layer: int | None = None,
+        pool: Literal["mean", "frames"] = "mean",
+    ):
+        layers = model.config.num_hidden_layers
+        if layer is not None and not 0 <= layer <= layers:
+            raise ConfigError(f"layer={layer}: the model has layers 0 to {layers}")
+        self.model, self.layer, self.pool = model, layer, pool
+        self._features = LayerFeatures(model, layer)
 
     def __call__(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Per clip [1, D] or [T, D] float32; waveforms are float32 [S] each, 16 kHz mono."""
-        frames = encode(self.model, waveforms, layer=self.layer, window_seconds=self.window_seconds)
+        work = batches([len(waveform) for waveform in waveforms])
+        values: dict[int, np.ndarray] = {}
+        results = stream(self._features, waveforms.__getitem__, work)
+        for clips, made in zip(work, results, strict=True):
+            values |= {clip: frames for clip, (frames,) in zip(clips, made, strict=True)}
+        in_order = [values[clip] for clip in range(len(waveforms))]
         if self.pool == "frames":
-            return frames
-        return [clip.mean(axis=0, keepdims=True) for clip in frames]
+            return in_order
+        return [frames.mean(axis=0, keepdims=True) for frames in in_order]
 
     def facts(self) -> dict[str, Any]:
         """Equal if, and only if, the same clip gives the same numbers."""
@@ -56,9 +66,8 @@ class Encoding:
             "model_type": self.model.config.model_type,
             "weights_sha256": weights.hexdigest(),
             "normalize": self.model.preprocessor.do_normalize,
-            "layer": self.layer,
+            "features": self._features.name,
             "pool": self.pool,
-            "window_seconds": self.window_seconds,
         }
 
 

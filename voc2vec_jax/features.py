@@ -53,7 +53,7 @@ class Features(Protocol):
     """A kind of features.
 
     Attributes:
-        name: `mfcc` or `layer:6`.
+        name: `mfcc`, `layer:6` or `output`.
         width: D.
         window_samples: What a frame sees of the signal; frame i begins at `i * hop_samples`.
         hop_samples: Distance between frames.
@@ -111,21 +111,21 @@ class LayerFeatures:
     Args:
         model: An encoder (`architecture=Wav2Vec2Model` or `HubertModel`), `padding="masked"`.
         layer: 0 is the input of the transformer, i the output of its i-th layer
-            (`hidden_states[i]`).
+            (`hidden_states[i]`); None is the model's output, after the final norm if it has one.
 
     Raises:
         ValueError: Another kind of model, or it has no such layer.
     """
 
-    def __init__(self, model: PretrainedModel, layer: int):
+    def __init__(self, model: PretrainedModel, layer: int | None):
         if model.padding != "masked" or model.architecture not in ENCODERS.values():
             raise ValueError(
                 f"{model.architecture.__name__} with padding={model.padding!r}: load the model with"
                 " architecture=Wav2Vec2Model or HubertModel and padding='masked'"
             )
-        if not 0 <= layer <= model.config.num_hidden_layers:
+        if layer is not None and not 0 <= layer <= model.config.num_hidden_layers:
             raise ValueError(f"layer={layer}: the model has 0 to {model.config.num_hidden_layers}")
-        self.name = f"layer:{layer}"
+        self.name = "output" if layer is None else f"layer:{layer}"
         self.width = model.config.hidden_size
         self.window_samples = model.config.receptive_field_samples
         self.hop_samples = int(np.prod(model.config.conv_stride))
@@ -172,6 +172,8 @@ class LayerFeatures:
                 model = merge(graphdef, params)
                 out = model(waveform, lengths, padding="masked", output_hidden_states=True)
                 assert isinstance(out, ModelOutput)
+                if self._layer is None:
+                    return then(out.last_hidden_state)
                 assert out.hidden_states is not None
                 # The compiler leaves out what nothing depends on: the layers above.
                 return then(out.hidden_states[self._layer])
