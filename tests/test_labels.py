@@ -55,10 +55,12 @@ def order(corpus: FlatStore) -> Iterator[int]:
     return reversed(range(len(corpus.ids)))
 
 
-def make(directory: Path, corpus: FlatStore, **changes: object) -> LabelStore:
+def make(
+    directory: Path, corpus: FlatStore, in_order: bool = False, **changes: object
+) -> LabelStore:
     with building(directory, corpus, SETTINGS) as build:
         assert build is not None
-        for clip in order(corpus):
+        for clip in sorted(order(corpus)) if in_order else order(corpus):
             build.append(clip, labels_of(corpus, clip))
         return finish(build, directory, manifest(corpus, **changes))
 
@@ -146,6 +148,7 @@ def test_the_same_labels_are_not_made_again(corpus: FlatStore, tmp_path: Path) -
 def test_fingerprints_tell_labels_apart(corpus: FlatStore, tmp_path: Path) -> None:
     one = make(tmp_path / "one", corpus)
     assert make(tmp_path / "two", corpus).fingerprint == one.fingerprint
+    assert make(tmp_path / "sorted", corpus, in_order=True).fingerprint == one.fingerprint
     assert make(tmp_path / "three", corpus, clusters=8).fingerprint != one.fingerprint
     assert make(tmp_path / "four", corpus, grid=Grid(400, 320)).fingerprint != one.fingerprint
 

@@ -45,10 +45,16 @@ class Arguments:
     """What to measure."""
 
     works: Annotated[
-        tuple[Literal["all", "inference", "finetune", "finetune-dropout", "pretrain", "load"], ...],
+        tuple[
+            Literal[
+                "all", "inference", "finetune", "finetune-dropout", "pretrain", "labels", "load"
+            ],
+            ...,
+        ],
         tyro.conf.Positional,
     ]
-    """`load` reads full base and large checkpoints, safetensors and `.bin`."""
+    """`labels` gives frames of a middle layer their nearest of 500 centroids, clip by clip in
+    PyTorch; `load` reads full base and large checkpoints, safetensors and `.bin`."""
     pairs: int = 5
     """Repetitions of each side."""
     threads: int = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1

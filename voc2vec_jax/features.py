@@ -1,8 +1,7 @@
 """Features of whole clips, frame by frame, in batches: MFCCs, or what a layer of a model gives.
 
-Nothing here keeps the features of a corpus: they are handed on batch by batch, to be written to
-disk (`write_frames`) or to be replaced by labels where they are computed (`stream` with an
-assignment).
+Nothing here keeps the features of a corpus: they go to disk batch by batch (`write_frames`), or are
+replaced by labels where they are computed (`stream` with an assignment).
 """
 
 import itertools
@@ -30,8 +29,8 @@ CHUNK_SECONDS = 100.0
 """Longer clips go through a model in pieces, as in fairseq."""
 BUCKET_SECONDS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, CHUNK_SECONDS)
 """Padded lengths; one compilation each."""
-BATCH_SECONDS = 100.0
-"""Padded audio per batch."""
+BATCH_SECONDS = 50.0
+"""Padded audio per batch, if that is more than one clip."""
 WORKERS = 2
 """Batches in the making at a time: one is read while another one is computed."""
 BLOCK_FRAMES = 8_192
@@ -153,8 +152,9 @@ class LayerFeatures:
 
     def _batch(self, waveforms: Sequence[Floats], then: Then) -> list[Arrays]:
         bucket = _bucket_samples(max(map(len, waveforms)))
-        # Always as many rows, so that a bucket compiles once; the last batch repeats a clip.
-        fill = [waveforms[0]] * (_rows(bucket) - len(waveforms))
+        # A batch that is not full, such as the last one, repeats a clip: few shapes to compile.
+        rows = min(_rows(bucket), 2 ** (len(waveforms) - 1).bit_length())
+        fill = [waveforms[0]] * (rows - len(waveforms))
         batch, lengths = pad_batch([*waveforms, *fill], normalize="none", pad_to=bucket)
         with self._dispatch:  # threads that come together would compile the same program
             on_device = self._program(then)(self._model.params, batch, lengths)
@@ -184,11 +184,8 @@ class LayerFeatures:
 
 def _bucket_samples(samples: int) -> int:
     """Padded length of a clip of at most `CHUNK_SECONDS`."""
-    return next(
-        round(seconds * SAMPLE_RATE)
-        for seconds in BUCKET_SECONDS
-        if seconds * SAMPLE_RATE >= samples
-    )
+    buckets = (round(seconds * SAMPLE_RATE) for seconds in BUCKET_SECONDS)
+    return next(bucket for bucket in buckets if bucket >= samples)
 
 
 def _rows(bucket_samples: int) -> int:
@@ -198,7 +195,8 @@ def _rows(bucket_samples: int) -> int:
 def batches(lengths: Sequence[int] | NDArray[np.integer]) -> list[list[int]]:
     """Clips of like lengths together, longest first; clips longer than `CHUNK_SECONDS` alone.
 
-    Depends on the lengths only, so that work that was interrupted comes to the same batches again.
+    The longest clip of a batch decides how long its rows are, and so how many there are. Depends on
+    the lengths only, so that work that was interrupted comes to the same batches again.
 
     Args:
         lengths: Samples of each clip.
@@ -208,14 +206,14 @@ def batches(lengths: Sequence[int] | NDArray[np.integer]) -> list[list[int]]:
     """
     longest = round(CHUNK_SECONDS * SAMPLE_RATE)
     found: list[list[int]] = []
-    last = None
+    room = 0
     for clip in np.argsort(-np.asarray(lengths), kind="stable"):
-        samples = int(lengths[clip])
-        bucket = _bucket_samples(samples) if samples <= longest else None
-        if bucket is None or bucket != last or len(found[-1]) == _rows(bucket):
+        if room == 0:
+            samples = int(lengths[clip])
+            room = _rows(_bucket_samples(samples)) if samples <= longest else 1
             found.append([])
         found[-1].append(int(clip))
-        last = bucket
+        room -= 1
     return found
 
 

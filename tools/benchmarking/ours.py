@@ -10,8 +10,9 @@ import optax
 
 from tools.benchmarking import work
 from tools.benchmarking.work import WORKS, Request, Work
-from voc2vec_jax import hub, sharding
+from voc2vec_jax import features, hub, sharding
 from voc2vec_jax.checkpoint_source import read_source
+from voc2vec_jax.clusters import assigner
 from voc2vec_jax.config import (
     Config,
     MaskConfig,
@@ -40,6 +41,8 @@ def prepare(request: Request) -> Callable[[], float]:
         return lambda: _load(folder)
     if request.work == "inference":
         return _inference(name, folder)
+    if request.work == "labels":
+        return _labels(name, folder)
     return (_pretraining if request.work == "pretrain" else _fine_tuning)(name, folder)
 
 
@@ -56,6 +59,19 @@ def _inference(given: Work, folder: str) -> Callable[[], float]:
         out = model(waveform)
         assert isinstance(out, ModelOutput)
         return float(np.abs(np.asarray(out.last_hidden_state)).mean())
+
+    return run
+
+
+def _labels(given: Work, folder: str) -> Callable[[], float]:
+    model, clips = hub.from_pretrained(folder, padding="masked"), given.waveforms()
+    layer = features.LayerFeatures(model, model.config.num_hidden_layers // 2)
+    assign = assigner(work.centroids(layer.width))
+    plan = features.batches([len(clip) for clip in clips])
+
+    def run() -> float:
+        made = features.stream(layer, clips.__getitem__, plan, assign)
+        return float(np.mean(np.concatenate([labels for batch in made for labels, _ in batch])))
 
     return run
 

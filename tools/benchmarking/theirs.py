@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from transformers.models.wav2vec2 import modeling_wav2vec2
@@ -32,8 +33,8 @@ def write_checkpoint(name: str, size: str, folder: Path, suffix: str) -> None:
     """
     torch.manual_seed(0)
     given = WORKS[name]
-    config = transformers.Wav2Vec2Config(**given.checkpoint_fields(size))
-    model = getattr(transformers, given.architecture)(config)
+    architecture = getattr(transformers, given.architecture)
+    model = architecture(architecture.config_class(**given.checkpoint_fields(size)))
     model.save_pretrained(folder)
     if suffix == ".bin":
         (folder / "model.safetensors").unlink()
@@ -49,6 +50,8 @@ def prepare(request: Request) -> Callable[[], float]:
         return lambda: _load(given, folder)
     if request.work == "inference":
         return _inference(given, folder)
+    if request.work == "labels":
+        return _labels(given, folder)
     return (_pretraining if request.work == "pretrain" else _fine_tuning)(given, folder)
 
 
@@ -68,6 +71,27 @@ def _inference(given: Work, folder: str) -> Callable[[], float]:
     def run() -> float:
         with torch.inference_mode():
             return float(model(waveform).last_hidden_state.abs().mean())
+
+    return run
+
+
+def _labels(given: Work, folder: str) -> Callable[[], float]:
+    """Clip by clip, as fairseq does: padding would change what the model says."""
+    from sklearn.cluster import KMeans
+
+    model, clips = _model(given, folder), given.waveforms()
+    del model.encoder.layers[len(model.encoder.layers) // 2 :]  # those above are not wanted
+    centroids = work.centroids(model.config.hidden_size)
+    clusters = KMeans(len(centroids), init=centroids, n_init=1, max_iter=1).fit(centroids)
+
+    def run() -> float:
+        labels = []
+        for clip in clips:
+            signal = (clip - clip.mean()) / np.sqrt(clip.var() + 1e-7)
+            with torch.inference_mode():
+                hidden = model(torch.from_numpy(signal)[None]).last_hidden_state[0]
+            labels.append(clusters.predict(hidden.numpy()))
+        return float(np.mean(np.concatenate(labels)))
 
     return run
 

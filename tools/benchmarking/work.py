@@ -19,6 +19,12 @@ WEIGHT_DECAY = 0.01
 MASK_PROB, MASK_LENGTH = 0.65, 10
 FEATURE_PENALTY_WEIGHT, FEATURE_GRAD_MULT = 10.0, 0.1
 GUMBEL_TEMPERATURE = 2.0
+CLUSTERS = 500
+
+
+def centroids(width: int) -> np.ndarray:
+    """What frames are assigned to, [CLUSTERS, D] float32."""
+    return np.random.default_rng(1).standard_normal((CLUSTERS, width)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,14 @@ class Work:
         """Noise [B, S] float32."""
         shape = (self.clips, int(self.seconds * SAMPLE_RATE))
         return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+    def waveforms(self) -> list[np.ndarray]:
+        """Noise [S] float32 of different lengths, `seconds` on average."""
+        random = np.random.default_rng(0)
+        # Evenly spread, so that no seed makes a longer corpus.
+        lengths = np.linspace(0.1, 2 * self.seconds - 0.1, self.clips) * SAMPLE_RATE
+        lengths = random.permutation(lengths.astype(int))
+        return [random.standard_normal(n).astype(np.float32) for n in lengths]
 
     def labels(self) -> np.ndarray:
         """A class per clip, [B] int32."""
@@ -68,6 +82,7 @@ WORKS = {
     "finetune": Work("Wav2Vec2ForSequenceClassification", 4, 5.0),
     "finetune-dropout": Work("Wav2Vec2ForSequenceClassification", 4, 5.0, dropout=True),
     "pretrain": Work("Wav2Vec2ForPreTraining", 2, 10.0, dropout=True),
+    "labels": Work("HubertModel", 64, 3.0, trains=False),
     "load": Work("Wav2Vec2Model", 0, 0.0, trains=False),
 }
 SIZES: dict[str, dict[str, Any]] = {
