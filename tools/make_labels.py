@@ -78,7 +78,7 @@ class Arguments:
     model: str | None = None
     """For `layer:`: a folder, a fairseq `.pt`, a run's working directory or a hub id."""
     sample_share: float = 0.1
-    """Share of the clips that clusters are fit on."""
+    """Share of the clips that clusters are fit on; 1 for a corpus of few hours."""
     seed: int = 0
     """Draws the sample, and starts k-means."""
     assign_with: Path | None = None
