@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -143,7 +144,7 @@ class FrameTargets:
 
 
 def open_targets(
-    directory: str,
+    directory: str | Path,
     corpus: FlatStore,
     heard: NDArray[np.bool_],
     *,
@@ -195,7 +196,7 @@ def open_targets(
 
 
 def _require_labels_of(
-    targets: FrameTargets, corpus: FlatStore, heard: NDArray[np.bool_], directory: str
+    targets: FrameTargets, corpus: FlatStore, heard: NDArray[np.bool_], directory: str | Path
 ) -> None:
     labels, rows = targets.labels, targets.rows_of_clips
     missing = np.flatnonzero(heard & (rows < 0))

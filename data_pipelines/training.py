@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -137,7 +138,7 @@ def open_training_corpus(
     joined: tuple[Joined, ...] = ()
     if data.labels is not None:
         targets = open_targets(
-            data.labels,
+            Path(data.labels).expanduser(),
             store,
             usable,
             conv_kernel=conv_kernel,
