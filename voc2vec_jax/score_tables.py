@@ -116,10 +116,7 @@ def main_table(board: Scoreboard, protocol: Protocol) -> Table:
                     values.append(spread.mean)
                     cells.append(_with_spread(spread))
         whole = len(means["uar"]) == len(datasets)
-        cells += [
-            _with_spread(Spread(float(np.mean(v)), float(np.std(v)), len(v))) if whole else NOTHING
-            for v in means.values()
-        ]
+        cells += [_over_datasets(v) if whole else NOTHING for v in means.values()]
         scored_rows = [board[model, dataset] for dataset in datasets if (model, dataset) in board]
         rows.append([*cells, _folds(scored_rows)])
     gaps = [NOTHING] * 2 * len(datasets)
@@ -273,6 +270,11 @@ def _signed(value: float) -> str:
 
 def _with_spread(spread: Spread) -> str:
     return f"{_number(spread.mean)} ± {_number(spread.std)}"
+
+
+def _over_datasets(means: Sequence[float]) -> str:
+    std = float(np.std(means)) if len(means) > 1 else float("nan")
+    return _with_spread(Spread(float(np.mean(means)), std, len(means)))
 
 
 def _with_interval(value: float, interval: tuple[float, float]) -> str:
