@@ -8,15 +8,15 @@ Examples:
     python -m voc2vec_jax.evaluate --model runs/tiny --dataset synthetic --folds 5 --out eval/tiny
   A prepared dataset under the protocol of the paper (which selects on the test fold), and under
   ours:
-    python -m voc2vec_jax.evaluate --model hf:alkiskoudounas/voc2vec --dataset donate_a_cry \
+    python -m voc2vec_jax.evaluate --model hf:alkiskoudounas/voc2vec --dataset donate_a_cry \\
         --protocol paper --out eval/paper
-    python -m voc2vec_jax.evaluate --model hf:alkiskoudounas/voc2vec --dataset donate_a_cry \
+    python -m voc2vec_jax.evaluate --model hf:alkiskoudounas/voc2vec --dataset donate_a_cry \\
         --out eval/grouped
   A table with the columns path, label and group; the encoder frozen, three seeds:
-    python -m voc2vec_jax.evaluate --model hf:facebook/hubert-base-ls960 --table clips.csv \
+    python -m voc2vec_jax.evaluate --model hf:facebook/hubert-base-ls960 --table clips.csv \\
         --freeze-encoder --seeds 0 1 2 --out eval/frozen
   A folder with one folder for each class, the best model exported for transformers:
-    python -m voc2vec_jax.evaluate --model runs/mine/export --folder recordings --export \
+    python -m voc2vec_jax.evaluate --model runs/mine/export --folder recordings --export \\
         --out eval/mine
 """
 

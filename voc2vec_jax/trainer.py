@@ -189,7 +189,8 @@ class _Run:
             placed = sharding.place_batch(batch, self.training.mesh)
         with self.clock.runs("step"):
             self.state, metrics = self.training.step(self.state, placed)
-        seconds = float(batch["lengths"].sum()) / SAMPLE_RATE
+        real = batch.get("weight", batch["lengths"]) > 0
+        seconds = float(batch["lengths"][real].sum()) / SAMPLE_RATE
         padded = batch["waveform"].size / SAMPLE_RATE if "waveform" in batch else seconds
         self.audio_seconds += seconds
         self.progress.heard_seconds += seconds
