@@ -81,8 +81,8 @@ def test_folds_share_programs_and_the_export_gives_their_scores(
         finished=lambda result: programs.append(result.facts["compiled_programs"]),
     )  # fmt: skip
     assert evaluation.complete
-    # Two lengths, each with a program to train and one to predict.
-    assert programs == [4, 4, 4]
+    # One to train and one to predict, for the one length that there is.
+    assert programs == [2, 2, 2]
     best = json.loads((tmp_path / "export.json").read_text())
     chosen = evaluation.results[best["fold"]]
     assert best["selection_score"] == max(

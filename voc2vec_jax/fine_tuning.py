@@ -156,7 +156,8 @@ class FineTuning:
 
     def _encoder_params(self) -> Mapping[str, Any]:
         family = self.encoder.config.model_type
-        return {f"{family}.{path}": value for path, value in self.encoder.params.items()}
+        # Copies: the first update of a fold uses up the arrays that it is given.
+        return {f"{family}.{path}": np.array(value) for path, value in self.encoder.params.items()}
 
     def _features(self) -> NDArray[np.float32]:
         """Of all clips, by one pass of the frozen encoder."""
