@@ -181,6 +181,8 @@ def _scores(
 ) -> Iterator[Prediction]:
     from scipy.special import softmax
 
+    from voc2vec_jax.models import ClassifierOutput
+
     parts = [
         (file, part)
         for file, waveform in waveforms.items()
@@ -199,6 +201,7 @@ def _scores(
         for row, (file, part) in zip(batch, rows, strict=True):
             row[: part.stop - part.start] = waveforms[file][part]
         out = model(batch, [part.stop - part.start for _, part in rows])
+        assert isinstance(out, ClassifierOutput)
         for (file, _), logits, mask in zip(
             rows, np.asarray(out.logits, np.float64), np.asarray(out.frame_mask), strict=True
         ):

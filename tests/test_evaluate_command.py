@@ -1,0 +1,222 @@
+"""The commands as users run them: killed and gone on with, given bad input; what they export."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import transformers
+
+from tests.labelled_corpus import CLASSES, MODEL, waveforms
+from tests.test_fine_tuning import encoder_of
+from voc2vec_jax import predict
+from voc2vec_jax.config import ConfigError
+from voc2vec_jax.evaluate import BAD_DATA, DONE, WRONG_USAGE, main, parse
+from voc2vec_jax.hub import save_pretrained
+from voc2vec_jax.recipe import RECIPES
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of recordings, the same with bad ones, and an encoder."""
+    folder = tmp_path_factory.mktemp("place")
+    save_pretrained(encoder_of(MODEL), folder / "encoder")
+    lines = ["path,label,group"]
+    for index, (label, group, wave) in enumerate(waveforms()):
+        soundfile.write(folder / f"{index:02d}.wav", wave, 16_000)
+        lines.append(f"{index:02d}.wav,{label},{group}")
+    (folder / "clips.csv").write_text("\n".join(lines) + "\n")
+    (folder / "noise.wav").write_bytes(b"RIFF and then nothing")
+    (folder / "bad.csv").write_text("\n".join([*lines, "noise.wav,cry,speaker0"]) + "\n")
+    return folder
+
+
+def command(place: Path, out: Path, *more: str, table: str = "clips.csv") -> list[str]:
+    return [
+        *("--model", str(place / "encoder"), "--table", str(place / table)),
+        *("--data-dir", str(place / "cache"), "--out", str(out), "--folds", "3"),
+        *("--batch", "4", "--epochs", "2", "--max-seconds", "0.4", *more),
+    ]
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "voc2vec_jax.evaluate", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": ""},  # one device, as a user has
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(arguments: list[str]) -> str:
+    process = start(arguments)
+    output, _ = process.communicate(timeout=500)
+    assert process.returncode == DONE, output
+    return output
+
+
+def answers(out: Path) -> list[dict[str, object]]:
+    """What was said of each clip, fold by fold."""
+    folds = [json.loads(path.read_text()) for path in sorted((out / "folds").iterdir())]
+    return [{name: f[name] for name in ("clip_ids", "labels", "scores")} for f in folds]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(place: Path) -> Path:
+    out = place / "undisturbed"
+    output = finish(command(place, out, "--export"))
+    assert "30 clips of 3 classes, 0 left out; 3 folds, 1 seeds" in output
+    assert output.count("programs=2") == 3, "three folds, one program to train, one to predict"
+    return out
+
+
+def test_a_killed_fold_is_run_again_alone(undisturbed: Path, place: Path) -> None:
+    out = place / "killed"
+    process, deadline = start(command(place, out)), time.monotonic() + 400
+    while not (out / "runs" / "seed0-fold01").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    kept = out / "folds" / "seed0-fold00.json"
+    before = kept.stat().st_mtime_ns
+    assert json.loads((out / "results.json").read_text())["folds_run"] == 1
+    finish(command(place, out))
+    assert kept.stat().st_mtime_ns == before
+    assert answers(out) == answers(undisturbed)
+    report = json.loads((out / "results.json").read_text())
+    assert (report["folds_run"], report["folds_asked"]) == (3, 3)
+
+
+def test_the_export_classifies_in_transformers_and_in_the_predict_command(
+    undisturbed: Path, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export = undisturbed / "export"
+    card = (export / "README.md").read_text()
+    assert "| protocol | grouped |" in card
+    assert "| test scores over folds | uar " in card
+    assert "It tells apart: cry, laugh, moan." in card
+    config = transformers.AutoConfig.from_pretrained(export)
+    assert config.id2label == dict(enumerate(CLASSES))
+    pipe = transformers.pipeline(
+        "audio-classification", model=str(export), device="cpu", top_k=None
+    )
+    lengths = [len(soundfile.read(place / f"{i:02d}.wav")[0]) for i in range(30)]
+    short = int(np.argmin(lengths))
+    file = place / f"{short:02d}.wav"
+    theirs = {r["label"]: r["score"] for r in pipe(soundfile.read(file, dtype="float32")[0])}
+    arguments = [str(file), "--model", str(export), "--top", "3", "--format", "json"]
+    assert predict.main(arguments) == DONE
+    ours = json.loads(capsys.readouterr().out)
+    assert ours["file"] == str(file)
+    assert ours["windows"] == 1
+    assert ours["scores"].keys() == theirs.keys()
+    for label, score in theirs.items():
+        assert ours["scores"][label] == pytest.approx(score, abs=1e-5)
+
+    # In windows as in evaluation: the same scores as in the fold that the model is of.
+    best = json.loads((undisturbed / "export.json").read_text())
+    fold = json.loads((undisturbed / "folds" / f"seed0-fold{best['fold']:02d}.json").read_text())
+    files = [str(place / clip) for clip in fold["clip_ids"]]
+    assert predict.main([*files, *arguments[1:], "--window", "0.4"]) == DONE
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {one["windows"] for one in said} == {1, 2}
+    for one, scores in zip(said, fold["scores"], strict=True):
+        found = [one["scores"][label] for label in CLASSES]
+        np.testing.assert_allclose(found, scores, atol=1e-4)
+
+
+def test_bad_files_stop_a_prediction_or_are_listed(
+    undisturbed: Path, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(place / "noise.wav"), str(place / "00.wav"), "--format", "csv"]
+    arguments += ["--model", str(undisturbed / "export")]
+    assert predict.main(arguments) == BAD_DATA
+    assert "noise.wav" in capsys.readouterr().err
+    assert predict.main([*arguments, "--skip-bad"]) == DONE
+    said = capsys.readouterr()
+    assert said.out.startswith("file,seconds,windows,rank,label,score\n" + str(place / "00.wav"))
+    assert "1 of 2 files skipped" in said.err
+
+
+def test_a_model_without_a_trained_head_predicts_nothing(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = predict.main([str(place / "00.wav"), "--model", str(place / "encoder")])
+    assert code == WRONG_USAGE
+    said = capsys.readouterr().err
+    assert "is a Wav2Vec2Model without a trained classifier" in said
+    assert "Fine-tune it first" in said
+
+
+@pytest.mark.parametrize("hop", [None, 3, 7])
+@pytest.mark.parametrize("samples", [1, 9, 10, 11, 29, 40])
+def test_windows_cover_a_recording(samples: int, hop: int | None) -> None:
+    parts = predict.windows_of(samples, 10, hop)
+    heard = np.zeros(samples, int)
+    for part in parts:
+        heard[part] += 1
+        assert part.stop - part.start <= 10
+    assert heard.min() >= 1
+    if hop is None:
+        assert heard.max() == 1
+
+
+def test_unreadable_clips_stop_the_evaluation_with_a_list(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(place, tmp_path / "out", table="bad.csv")) == BAD_DATA
+    said = capsys.readouterr().err
+    assert "1 files cannot be used:\n  noise.wav: " in said
+    assert "--exclude-bad" in said
+    assert not (tmp_path / "out").exists()
+    frozen = ("--exclude-bad", "--freeze-encoder")
+    assert main(command(place, tmp_path / "out", *frozen, table="bad.csv")) == DONE
+    assert "30 clips of 3 classes, 1 left out" in capsys.readouterr().err
+    report = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert report["excluded_clips"] == 1
+    assert report["excluded"][0]["file"] == "noise.wav"
+
+
+def test_the_paper_protocol_says_what_it_selects_on(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    more = ("--protocol", "paper", "--freeze-encoder", "--export")
+    assert main(command(place, out, *more)) == DONE
+    assert "[selection on the test fold]" in capsys.readouterr().err
+    report = json.loads((out / "results.json").read_text())
+    assert report["selection"] == "selection on the test fold"
+    assert report["settings"]["warmup_steps"] == 500
+    card = (out / "export" / "README.md").read_text()
+    assert "| protocol | paper (selection on the test fold) |" in card
+    assert "trained on clips padded to one length, without an attention mask" in card
+    preprocessor = json.loads((out / "export" / "preprocessor_config.json").read_text())
+    assert preprocessor["return_attention_mask"] is False
+    assert main(command(place, out, "--protocol", "grouped", "--freeze-encoder")) == WRONG_USAGE
+    assert "holds an evaluation with other settings" in capsys.readouterr().err
+
+
+def test_the_protocol_decides_the_defaults() -> None:
+    given = ["--model", "m", "--dataset", "d", "--out", "o"]
+    assert parse(given).recipe == RECIPES["grouped"]
+    paper = parse([*given, "--protocol", "paper", "--epochs", "3"]).recipe
+    assert (paper.epochs, paper.warmup_steps, paper.select_by) == (3, 500, "macro_f1")
+    for wrong, what in (
+        (given[:2] + given[4:], "give one of --dataset, --folder and --table"),
+        ([*given, "--table", "t.csv"], "not --dataset and --table"),
+        ([*given, "--layer-decay", "0"], "--layer-decay=0"),
+    ):
+        with pytest.raises(ConfigError, match=what):
+            parse(wrong)
