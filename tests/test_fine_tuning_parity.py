@@ -54,14 +54,16 @@ def batch_of(step: int, samples: int, rows: int) -> dict[str, np.ndarray]:
     }
 
 
-def compare(model: ModelConfig, steps: int, samples: int, rows: int) -> dict[str, float]:
+def compare(
+    model: ModelConfig, steps: int, samples: int, rows: int, optim: OptimConfig = OPTIM
+) -> dict[str, float]:
     """Largest differences of losses (relative) and of final logits (absolute)."""
     config = Config(
         task="classify",
         model=model,
         data=DataConfig(batch_clips=rows),
         classify=ClassifyConfig(padding="hf"),
-        optim=OPTIM,
+        optim=optim,
         train=TrainConfig(num_steps=steps),
     )
     reference = hf_model(CLASSIFIERS[model.model_type].__name__, model).train()
@@ -72,11 +74,11 @@ def compare(model: ModelConfig, steps: int, samples: int, rows: int) -> dict[str
     state = training.initial_state(params)
 
     optimizer = torch.optim.AdamW(
-        reference.parameters(), lr=OPTIM.learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0
+        reference.parameters(), lr=optim.learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0
     )
 
     def rate(done: int) -> float:  # transformers.get_linear_schedule_with_warmup
-        warmup = OPTIM.warmup_steps
+        warmup = optim.warmup_steps
         return done / warmup if done < warmup else max(0.0, (steps - done) / max(1, steps - warmup))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
@@ -99,7 +101,7 @@ def compare(model: ModelConfig, steps: int, samples: int, rows: int) -> dict[str
     with torch.no_grad():
         theirs = reference.eval()(torch.tensor(batch["waveform"])).logits.numpy()
     losses = np.array(curve)
-    assert losses[-4:, 1].mean() < 0.9 * losses[:4, 1].mean(), "it has to learn something"
+    assert losses[-4:, 1].mean() < 0.95 * losses[:4, 1].mean(), "it has to learn something"
     return {
         "loss": float(np.max(np.abs(losses[:, 0] - losses[:, 1]) / losses[:, 1])),
         "logits": float(np.abs(np.asarray(ours) - theirs).max()),
@@ -128,7 +130,8 @@ def test_steps_of_base_models(family: str) -> None:
     model = ModelConfig(
         **NO_DROPOUT, model_type=family, labels=("a", "b", "c"), apply_spec_augment=False
     )
-    found = compare(model, steps=12, samples=16_000, rows=4)
+    optim = dataclasses.replace(OPTIM, learning_rate=1e-4, warmup_steps=2)
+    found = compare(model, steps=10, samples=8_000, rows=3, optim=optim)
     print(found)
     assert found["loss"] <= 1e-4
     assert found["logits"] <= 1e-3

@@ -1,0 +1,46 @@
+"""A classifier on the tiny wav2vec 2.0, to try fine-tuning out on a laptop.
+
+Command:  python -m voc2vec_jax.train --config configs/tiny_classify.py --workdir runs/classes \\
+              --init-from runs/tiny
+Data:     the ten classes of the corpus that comes with the project, a quarter of its speakers held
+          out; --data.table clips.csv takes your own (columns path, label, group), --data.folder DIR
+          recordings in one folder for each class
+Hardware: 2 CPU cores
+"""
+
+from configs.tiny import get_config as tiny
+from voc2vec_jax.config import ClassifyConfig, Config, DataConfig, OptimConfig, TrainConfig
+
+
+def get_config() -> Config:
+    return Config(
+        task="classify",
+        model=tiny().model,
+        data=DataConfig(
+            max_seconds=4.0,
+            bucket_seconds=(1.0, 2.0, 3.0, 4.0),
+            batch_clips=16,
+            eval_share=0.25,
+        ),
+        classify=ClassifyConfig(class_weights="balanced"),
+        # AdamW as PyTorch has it; a pre-trained encoder forgets at the rates of pre-training.
+        optim=OptimConfig(
+            learning_rate=3e-4,
+            warmup_share=0.1,
+            beta1=0.9,
+            beta2=0.999,
+            epsilon=1e-8,
+            epsilon_placement="torch",
+            weight_decay=0.0,
+            clip_norm=1.0,
+        ),
+        train=TrainConfig(
+            num_steps=300,
+            log_every_steps=10,
+            eval_every_steps=25,
+            checkpoint_every_steps=50,
+            export_checkpoint="best",
+            best_by="uar",
+            patience=5,
+        ),
+    )
