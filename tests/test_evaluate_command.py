@@ -97,6 +97,7 @@ def test_a_killed_fold_is_run_again_alone(undisturbed: Path, place: Path) -> Non
     assert answers(out) == answers(undisturbed)
     report = json.loads((out / "results.json").read_text())
     assert (report["folds_run"], report["folds_asked"]) == (3, 3)
+    assert (out / "confusion.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_the_export_classifies_in_transformers_and_in_the_predict_command(
@@ -217,6 +218,7 @@ def test_the_protocol_decides_the_defaults() -> None:
         (given[:2] + given[4:], "give one of --dataset, --folder and --table"),
         ([*given, "--table", "t.csv"], "not --dataset and --table"),
         ([*given, "--layer-decay", "0"], "--layer-decay=0"),
+        ([*given, "--learning-rate", "-1"], "--learning-rate=-1"),
     ):
         with pytest.raises(ConfigError, match=what):
             parse(wrong)

@@ -72,7 +72,7 @@ def test_held_out_figures_choose_the_export(trained: Path) -> None:
     uars = [line["eval_uar"] for line in lines]
     assert all(
         {"eval_loss", "eval_macro_f1", "eval_accuracy", "accuracy"} <= l.keys() for l in lines
-    )  # noqa: E741
+    )
     assert lines[-1]["time_compiled_programs"] == 2
     best = 3 * (1 + int(np.argmax(uars)))
     kept = {int(path.name) for path in (trained / "checkpoints").iterdir()}

@@ -21,7 +21,6 @@ Examples:
 """
 
 import argparse
-import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -53,7 +52,8 @@ class Arguments:
     """Encoder to fine-tune: a Hugging Face folder, a fairseq `.pt`, a run's working directory, or a
     hub id (`hf:org/name`). A classifier that it may have is not used."""
     out: Path
-    """Gets `results.json`, the folds and their curves; an evaluation in it is gone on with."""
+    """Gets `results.json`, `confusion.png`, the folds and their curves; an evaluation in it is gone
+    on with."""
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     dataset: str | None = None
     """A prepared dataset, or `synthetic`."""
@@ -186,7 +186,7 @@ def evaluate(arguments: Arguments) -> "Evaluation":
         arguments.out,
         folds=arguments.folds,
         seeds=arguments.seeds,
-        settings={**dataclasses.asdict(arguments.recipe), "excluded_clips": len(corpus.excluded)},
+        settings={**arguments.recipe.settings(), "excluded_clips": len(corpus.excluded)},
         finished=_say_fold,
     )
     _finish(arguments, row, evaluation)
@@ -196,8 +196,15 @@ def evaluate(arguments: Arguments) -> "Evaluation":
 def _finish(arguments: Arguments, row: "FineTuning", evaluation: "Evaluation") -> None:
     from voc2vec_jax.evaluation_report import summarise
     from voc2vec_jax.folds import SELECTION_ON_TEST
+    from voc2vec_jax.score_plots import plot_confusion
 
-    summary = summarise(evaluation)
+    summary, out = summarise(evaluation), arguments.out
+    plot_confusion(
+        summary.confusion,
+        evaluation.results[0].classes,
+        f"{evaluation.dataset}, {evaluation.protocol}",
+        out / "confusion.png",
+    )
     scores = ", ".join(
         f"{name} {spread.mean:.3f} ± {spread.std:.3f} (pooled {getattr(summary.pooled, name):.3f})"
         for name, spread in summary.folds.items()
@@ -207,10 +214,12 @@ def _finish(arguments: Arguments, row: "FineTuning", evaluation: "Evaluation") -
     if evaluation.excluded:
         _say(f"note: {len(evaluation.excluded)} files could not be read and were left out")
     marked = f" [{SELECTION_ON_TEST}]" if arguments.protocol == "paper" else ""
-    _say(f"{evaluation.folds_run} folds{marked}: {scores}\ndone: {arguments.out / 'results.json'}")
+    _say(
+        f"{evaluation.folds_run} folds{marked}: {scores}\ndone: {out / 'results.json'}, {out / 'confusion.png'}"
+    )
     if arguments.export:
         row.finish_card(f"{scores}{marked}")
-        _say(f"exported: {arguments.out / 'export'}")
+        _say(f"exported: {out / 'export'}")
 
 
 def _say_fold(result: "FoldResult") -> None:

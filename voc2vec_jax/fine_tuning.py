@@ -225,7 +225,7 @@ class FineTuning:
             "this model": f"fold {chosen['fold']} of seed {chosen['seed']}, {self.recipe.select_by}"
             f" {chosen['selection_score']:.3f} on the clips that selected its epoch",
             "fine-tuning": ", ".join(
-                f"{name} {value}" for name, value in dataclasses.asdict(self.recipe).items()
+                f"{name} {value}" for name, value in self.recipe.settings().items()
             ),
         }
         return {**rows, "test scores over folds": scores} if scores else rows

@@ -7,12 +7,16 @@ from typing import Any
 from voc2vec_jax.metrics import PARTS, TIME_PREFIX
 
 OF_LABELS = ("masked_accuracy", "unmasked_accuracy", "majority_rate")
+OF_CLASSES = ("eval_uar", "eval_macro_f1")
 PANELS = (
     (
-        "loss per masked frame (nats)",
+        "loss per masked frame or clip (nats)",
         ("loss", "contrastive_loss", "masked_loss", "eval_loss", "target_entropy"),
     ),
-    ("accuracy", ("accuracy", *OF_LABELS, "eval_accuracy", "eval_masked_accuracy")),
+    (
+        "accuracy",
+        ("accuracy", *OF_LABELS, "eval_accuracy", "eval_masked_accuracy", *OF_CLASSES),
+    ),
     (
         "perplexity of codes or labels",
         (

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from voc2vec_jax.config import (
     ClassifyConfig,
@@ -60,6 +60,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         require_types("recipe", self)
+        for name, value in (("batch", self.batch), ("learning-rate", self.learning_rate)):
+            require(value is None or value > 0, f"--{name}", value, "must be above 0")
         require(self.epochs >= 1, "--epochs", self.epochs, "must be at least 1")
         require(0 < self.layer_decay <= 1, "--layer-decay", self.layer_decay, "must lie in (0, 1]")
         require_share("recipe", self, "warmup_share", "label_smoothing")
@@ -69,6 +71,15 @@ class Recipe:
             True,
             "leaves nothing for --freeze and --layer-decay to decide; drop those",
         )
+
+    @property
+    def peak_rate(self) -> float:
+        """The peak learning rate, also where none was given."""
+        return self.learning_rate or (1e-3 if self.freeze_encoder else 1e-4)
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the numbers, as plain values."""
+        return {**dataclasses.asdict(self), "learning_rate": self.peak_rate}
 
 
 RECIPES: dict[Protocol, Recipe] = {
@@ -128,7 +139,7 @@ def fold_config(
             crop="first" if paper else "random",
         ),
         optim=OptimConfig(
-            learning_rate=recipe.learning_rate or (1e-3 if frozen else 1e-4),
+            learning_rate=recipe.peak_rate,
             warmup_steps=recipe.warmup_steps or 0,
             warmup_share=recipe.warmup_share if recipe.warmup_steps is None else None,
             beta1=0.9,
