@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from voc2vec_jax.audio import frames_from_samples
 from voc2vec_jax.config import (
+    ClassifyConfig,
     Config,
     ConfigError,
     DataConfig,
@@ -184,6 +185,11 @@ REFUSED: list[tuple[Callable[..., object], dict[str, Any], str, str]] = [
     (MeshConfig, {"fsdp": -2}, "mesh='(data=-1, fsdp=-2, tensor=1)'", "positive numbers"),
     (MeshConfig, {"tensor": -1}, "mesh='(data=-1, fsdp=1, tensor=-1)'", "at most one"),
     (DataConfig, {"eval_share": 1.0}, "data.eval_share=1.0", "[0, 1)"),
+    (DataConfig, {"batch_clips": 0}, "data.batch_clips=0", "at least 1"),
+    (ClassifyConfig, {"label_smoothing": 1.0}, "classify.label_smoothing=1.0", "[0, 1)"),
+    (ClassifyConfig, {"padding": "none"}, "classify.padding='none'", "masked, hf"),
+    (TrainConfig, {"patience": 0}, "train.patience=0", "at least 1"),
+    (ModelConfig, {"classifier_activation": "relu"}, "model.classifier_activation", "none, gelu"),
     (TrainConfig, {"accumulate_steps": 0}, "train.accumulate_steps=0", "at least 1"),
     (TrainConfig, {"eval_every_steps": 0}, "train.eval_every_steps=0", "at least 1"),
     (TrainConfig, {"precision": "fp16"}, "train.precision='fp16'", "fp32, bf16"),

@@ -32,6 +32,23 @@ def test_learning_rate_by_updates_done(warmup: int) -> None:
     assert rates[10] == 0.0
 
 
+def test_a_share_of_warm_up_follows_the_length_of_the_run() -> None:
+    """Rounded up, also where the length is an input of a compiled program."""
+    share = OptimConfig(learning_rate=0.02, warmup_share=0.25)
+    steps = OptimConfig(learning_rate=0.02, warmup_steps=3)
+    compiled = jax.jit(lambda done, total: learning_rate(share, total)(done))
+    for done in range(11):
+        expected = float(learning_rate(steps, 10)(done))
+        assert float(learning_rate(share, 10)(done)) == pytest.approx(expected, abs=1e-9)
+        assert float(compiled(done, 10)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_run_may_end_before_its_peak() -> None:
+    """As short runs of the voc2vec repository's recipe do, with their 500 updates of warm-up."""
+    schedule = learning_rate(OptimConfig(learning_rate=0.02, warmup_steps=500), 100)
+    assert [float(schedule(done)) for done in (0, 50, 99)] == pytest.approx([0, 0.002, 0.00396])
+
+
 def test_updates_equal_fairseqs_adam() -> None:
     rng = np.random.default_rng(0)
     p = rng.standard_normal(5)

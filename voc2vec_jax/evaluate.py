@@ -214,10 +214,7 @@ def _finish(arguments: Arguments, row: "FineTuning", evaluation: "Evaluation") -
     if evaluation.excluded:
         _say(f"note: {len(evaluation.excluded)} files could not be read and were left out")
     marked = f" [{SELECTION_ON_TEST}]" if arguments.protocol == "paper" else ""
-    _say(
-        f"{evaluation.folds_run} folds{marked}: {scores}\n"
-        f"done: {out / 'results.json'}, {out / 'confusion.png'}"
-    )
+    _say(f"{evaluation.folds_run} folds{marked}: {scores}\ndone: {out / 'results.json'}")
     if arguments.export:
         row.finish_card(f"{scores}{marked}")
         _say(f"exported: {out / 'export'}")
