@@ -30,6 +30,7 @@ from voc2vec_jax.models.parameters import describe, merge, split
 from voc2vec_jax.optim import layer_wise_rates, values_by_path
 from voc2vec_jax.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.recipe import RECIPES, Recipe, fold_config
+from voc2vec_jax.results import save_fold
 from voc2vec_jax.tasks.classify import clip_scores
 
 RECIPE = Recipe(epochs=3, batch=4, learning_rate=3e-3, max_seconds=0.4)
@@ -220,6 +221,12 @@ def test_a_head_that_transformers_lacks_is_not_exported(store: FlatStore, tmp_pa
         row(store, tmp_path, head="mlp", export=True)
     result = row(store, tmp_path, head="mlp", freeze_encoder=True, epochs=1)(0, FOLD, 0)
     assert len(result.clip_ids) == 4
+
+
+def test_what_was_not_kept_cannot_be_exported(store: FlatStore, tmp_path: Path) -> None:
+    save_fold(tmp_path, row(store, tmp_path, freeze_encoder=True, epochs=1)(0, FOLD, 0))
+    with pytest.raises(ConfigError, match="folds that were finished without it"):
+        row(store, tmp_path, export=True)
 
 
 def test_what_is_frozen_stays_and_the_rest_learns(store: FlatStore, tmp_path: Path) -> None:

@@ -81,6 +81,12 @@ class FineTuning:
                 f"--head {self.recipe.head}: transformers has no such head, so that an export "
                 "would be another model there; leave --export out, or take --head linear"
             )
+        finished = any((self.out / "folds").glob("*.json"))
+        if self.export and finished and not (self.out / "export.json").exists():
+            raise ConfigError(
+                f"--export: {self.out} has folds that were finished without it, whose models are "
+                "gone; give another --out, or leave it out"
+            )
 
     def __call__(self, number: int, fold: Fold, seed: int) -> FoldResult:
         """Trains on a fold, selects, and answers on its test clips."""

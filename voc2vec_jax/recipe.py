@@ -17,7 +17,8 @@ from voc2vec_jax.optim import layer_wise_rates
 from voc2vec_jax.pretrained import PretrainedModel
 from voc2vec_jax.run_config import Precision
 
-BUCKET_SECONDS = (1.0, 2.0, 4.0, 7.0, 10.0, 15.0)
+BUCKET_SECONDS = (1.0, 2.0, 4.0, 8.0, 12.0, 16.0)
+"""Padded lengths under `grouped`, up to `max_seconds`; one compilation each."""
 
 
 @dataclass(frozen=True)
