@@ -268,6 +268,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # TensorFlow only unpacks prepared datasets; its chatter would bury the messages of this command.
+    # TensorFlow only unpacks prepared datasets; its chatter would bury the messages.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.exit(main())
