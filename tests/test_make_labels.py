@@ -197,12 +197,14 @@ def test_a_killed_run_goes_on(
         ((), 2, "give one of --features, --assign-with and --from-fairseq"),
         (("--features", "mfcc"), 2, "--features and --clusters go together"),
         (("--features", "mfcc", "--clusters", "1"), 2, "--clusters 1: at least 2"),
+        (("--features", "mfcc", "--clusters", "65537"), 2, "at most 65536"),
         (("--features", "mel", "--clusters", "9"), 2, "give mfcc, or layer:6"),
         (("--features", "layer:1", "--clusters", "9"), 2, "of which model?"),
         ((*MFCC, "--model", "x"), 2, "MFCCs need none"),
         ((*MFCC[:4], "--sample-share", "0"), 2, "above 0, at most 1"),
         (("--features", "mfcc", "--clusters", "60000"), 2, "frames; give fewer"),
         (("--assign-with", "nowhere"), 3, "is no label store"),
+        (("--from-fairseq", "x", "--rate-hz", "50", "--model", "y"), 2, "no model is needed"),
         (("--from-fairseq", "nowhere"), 2, "--from-fairseq needs --rate-hz"),
         (("--from-fairseq", "nowhere", "--rate-hz", "100"), 3, "dict.km.txt: cannot be read"),
         (("--features", "layer:1", "--clusters", "9", "--model", "none/x"), 3, "none/x"),
@@ -232,11 +234,15 @@ def test_a_layer_that_is_not_there(
     assert "layer=9: the model has 0 to 2" in capsys.readouterr().err
 
 
-def test_to_fairseq_and_back(folder: Path, tmp_path: Path) -> None:
+def test_to_fairseq_and_back(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(folder, tmp_path / "labels", *MFCC, "--to-fairseq", str(tmp_path / "files")) == 0
     back = ("--from-fairseq", str(tmp_path / "files"), "--rate-hz", "100")
     assert run(folder, tmp_path / "back", *back) == 0
     first, again = LabelStore.open(tmp_path / "labels"), LabelStore.open(tmp_path / "back")
     assert again.fingerprint == first.fingerprint
     assert again.manifest.features == "fairseq"
+    assert run(folder, tmp_path / "none", "--assign-with", str(tmp_path / "back")) == 3
+    assert "cannot be given to other clips" in capsys.readouterr().err
     assert json.loads((tmp_path / "back" / "manifest.json").read_text())["clusters"] == 6

@@ -40,7 +40,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from data_pipelines import fairseq_labels
 from data_pipelines.flat_store import DataError, FlatStore, from_int16
 from data_pipelines.label_build import LabelBuild, building, finish
-from data_pipelines.labels import Grid, LabelStore, Manifest, array_sha256
+from data_pipelines.labels import MAX_CLUSTERS, Grid, LabelStore, Manifest, array_sha256
 from data_pipelines.sources import open_corpus
 from voc2vec_jax.config import ConfigError, DataConfig
 
@@ -99,10 +99,12 @@ def check(arguments: Arguments) -> None:
         raise ConfigError("give one of --features, --assign-with and --from-fairseq")
     if (arguments.features is None) != (arguments.clusters is None):
         raise ConfigError("--features and --clusters go together: the other ways bring their own")
-    if arguments.clusters is not None and arguments.clusters < 2:
-        raise ConfigError(f"--clusters {arguments.clusters}: at least 2")
+    if arguments.clusters is not None and not 2 <= arguments.clusters <= MAX_CLUSTERS:
+        raise ConfigError(f"--clusters {arguments.clusters}: at least 2, at most {MAX_CLUSTERS}")
     if (arguments.from_fairseq is None) != (arguments.rate_hz is None):
         raise ConfigError("--from-fairseq needs --rate-hz, and nothing else does")
+    if arguments.from_fairseq is not None and arguments.model is not None:
+        raise ConfigError("--from-fairseq brings labels, for which no model is needed")
     if not 0 < arguments.sample_share <= 1:
         raise ConfigError(f"--sample-share {arguments.sample_share}: above 0, at most 1")
 
@@ -132,6 +134,8 @@ def _compute(arguments: Arguments, corpus: FlatStore) -> LabelStore:
     name = fitted.manifest.features if fitted else arguments.features
     source = arguments.model or (fitted.manifest.model if fitted else None)
     assert name is not None
+    if fitted:
+        centroids, fit = fitted.centroids(), fitted.manifest.fit
     features, model_sha256 = labelling.open_features(name, source)
     settings: dict[str, Any] = {"features": name, "model_sha256": model_sha256}
     if fitted:
@@ -140,7 +144,6 @@ def _compute(arguments: Arguments, corpus: FlatStore) -> LabelStore:
                 f"--model {source}: is not the model that {arguments.assign_with} was made with"
                 f" ({fitted.manifest.model}, sha256 {fitted.manifest.model_sha256})"
             )
-        centroids, fit = fitted.centroids(), fitted.manifest.fit
         settings["centroids_sha256"] = fit["centroids_sha256"]
     else:
         assert arguments.clusters is not None
