@@ -21,6 +21,7 @@ Examples:
 """
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -105,8 +106,10 @@ def parse(argv: Sequence[str]) -> Arguments:
     return arguments
 
 
-def open_corpus(arguments: Arguments) -> "tuple[FlatStore, LabelledCorpus]":
-    """Decodes the corpus if this is its first use.
+def open_corpus(
+    data: DataConfig, *, exclude_bad: bool = False
+) -> "tuple[FlatStore, LabelledCorpus]":
+    """Decodes the corpus that `data` names if this is its first use.
 
     Raises:
         ConfigError: No such corpus.
@@ -117,15 +120,9 @@ def open_corpus(arguments: Arguments) -> "tuple[FlatStore, LabelledCorpus]":
     from data_pipelines.store import DataError, from_int16
     from voc2vec_jax.cross_validation import LabelledCorpus
 
-    places = DataConfig(
-        name=arguments.dataset or DataConfig.name,
-        folder=arguments.folder,
-        table=arguments.table,
-        data_dir=arguments.data_dir,
-    )
-    store = sources.open_corpus(places, classes=True)
+    store = sources.open_corpus(data, classes=True)
     dropped = dropped_files(store)
-    if dropped and not arguments.exclude_bad:
+    if dropped and not exclude_bad:
         lines = [f"  {drop['file']}: {drop['reason']}" for drop in dropped[:SHOWN_FILES]]
         if len(dropped) > SHOWN_FILES:
             lines.append(f"  … and {len(dropped) - SHOWN_FILES} more (report.json has them all)")
@@ -133,9 +130,9 @@ def open_corpus(arguments: Arguments) -> "tuple[FlatStore, LabelledCorpus]":
             f"{len(dropped)} files cannot be used:\n" + "\n".join(lines) + "\nmend or remove them "
             "(then they are read again), or leave them out with --exclude-bad"
         )
-    name = arguments.dataset or Path(arguments.folder or arguments.table or "").stem
+    own = data.folder or data.table
     return store, LabelledCorpus(
-        name=name,
+        name=Path(own).stem if own else data.name.replace("/", "-"),
         ids=store.ids,
         labels=store.labels,
         groups=store.groups,
@@ -164,7 +161,13 @@ def evaluate(arguments: Arguments) -> "Evaluation":
     from voc2vec_jax.fine_tuning import FineTuning
     from voc2vec_jax.models.architectures import ENCODERS
 
-    store, corpus = open_corpus(arguments)
+    places = DataConfig(
+        name=arguments.dataset or DataConfig.name,
+        folder=arguments.folder,
+        table=arguments.table,
+        data_dir=arguments.data_dir,
+    )
+    store, corpus = open_corpus(places, exclude_bad=arguments.exclude_bad)
     family = read_source(arguments.model).config.model_type
     encoder = hub.from_pretrained(arguments.model, architecture=ENCODERS[family])
     row = FineTuning(
@@ -187,7 +190,7 @@ def evaluate(arguments: Arguments) -> "Evaluation":
         folds=arguments.folds,
         seeds=arguments.seeds,
         settings={**arguments.recipe.settings(), "excluded_clips": len(corpus.excluded)},
-        finished=_say_fold,
+        finished=functools.partial(_say_fold, arguments.protocol),
     )
     _finish(arguments, row, evaluation)
     return evaluation
@@ -220,10 +223,11 @@ def _finish(arguments: Arguments, row: "FineTuning", evaluation: "Evaluation") -
         _say(f"exported: {out / 'export'}")
 
 
-def _say_fold(result: "FoldResult") -> None:
+def _say_fold(protocol: Protocol, result: "FoldResult") -> None:
     from voc2vec_jax.scoring import confusion, scores_of
 
-    scores = scores_of(confusion(result.labels, result.predictions, len(result.classes)))
+    counts = confusion(result.labels, result.predictions, len(result.classes))
+    scores = scores_of(counts, protocol)
     facts = result.facts
     _say(
         f"seed {result.seed} fold {result.fold}: clips={len(result.clip_ids)} uar={scores.uar:.3f}"
