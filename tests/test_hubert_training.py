@@ -92,8 +92,7 @@ def test_no_figure_depends_on_the_mesh(name: str) -> None:
     assert ours[0]["loss"] != ours[-1]["loss"]
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize("unmasked", [0.0, 0.5])
+@pytest.mark.parametrize(("devices", "unmasked"), [(1, 0.5), (2, 0.0)])
 def test_micro_batches_add_up_to_their_batch(devices: int, unmasked: float) -> None:
     """All but how labels are spread, which is that of a micro-batch."""
     config = changed(PLAIN, objective={"unmasked_weight": unmasked})
