@@ -225,7 +225,7 @@ class Config:
 
     def _require_what_the_task_needs(self) -> None:
         require(
-            self.model.model_type == self.task,
+            self.task == "classify" or self.model.model_type == self.task,
             "model.model_type",
             self.model.model_type,
             f"task={self.task!r} trains models of the type {self.task}",
@@ -243,7 +243,7 @@ class Config:
                 self.data.labels is None,
                 "data.labels",
                 self.data.labels,
-                f"task={self.task!r} predicts no labels; leave it out, or give task='hubert'",
+                f"task={self.task!r} predicts no frame labels; leave it out, or give task='hubert'",
             )
 
     @property
