@@ -168,7 +168,8 @@ def test_a_dry_run_does_one_update() -> None:
     config = changed(CONFIG, objective={"feature_penalty_weight": 0.0})
     report = dry_run(config, HubertTask(config), LabelledClips())
     assert report["batch"]["targets"] == [4, 12]
-    assert report["first_loss"] == pytest.approx(np.log(12), abs=0.5)
+    # Above ln(12), since in so few dimensions cosines differ much, and they count ten times.
+    assert np.log(12) < report["first_loss"] < 8
 
 
 FIGURES = {
