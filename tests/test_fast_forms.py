@@ -88,6 +88,32 @@ def test_the_norm_folded_into_the_first_convolution(lengths: tuple[int, ...] | N
         assert float(jnp.linalg.norm(gradient - other)) <= 2e-5 * size
 
 
+@pytest.mark.parametrize("kind", ["random", "no mean", "difference"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_folded_norm_of_smooth_signals_and_high_pass_filters(kind: str, padded: bool) -> None:
+    """Voices are smooth: what a difference of neighbours leaves of them is a thousandth."""
+    random = np.random.default_rng(0)
+    samples, taps = 16_000, 10
+    time = np.arange(samples) / 16_000
+    x = (np.sin(2 * np.pi * 150 * time) + 0.01 * random.standard_normal(samples)).astype(np.float32)
+    if padded:
+        x[4_000:] = 0
+    w = random.standard_normal((taps, 64)).astype(np.float32)
+    if kind == "no mean":
+        w -= w.mean(axis=0)
+    elif kind == "difference":
+        w[:] = 0
+        w[4], w[5] = -1, 1
+    frames = (samples - taps) // 5 + 1
+    seen = np.stack([x[i : i + 5 * frames : 5][:frames] for i in range(taps)], axis=-1)
+    out = seen.astype(np.float64) @ w
+    expected = (out - out.mean(axis=0)) / np.sqrt(out.var(axis=0) + 1e-5)
+    ones, none = jnp.ones(64), jnp.zeros(64)
+    ours = normalised_conv(x[None, :, None], w[:, None], 5, None, ones, none, 1e-5)[0]
+    # The largest values, those of the padded signal, are about 30.
+    np.testing.assert_allclose(ours, expected, atol=5e-5 if padded else 2e-5)
+
+
 def test_the_folded_norm_is_what_runs_on_a_cpu() -> None:
     x, w, one = jnp.ones((1, 40, 1)), jnp.ones((10, 1, 4)), jnp.ones(4)
     run = jax.jit(lambda x: normalised_conv(x, w, 5, None, one, one, 1e-5))

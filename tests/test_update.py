@@ -157,9 +157,9 @@ def test_bf16_is_for_the_encoders_products_and_nothing_else(layout: str) -> None
     # Three convolutions, the positional one, the projection; four of attention and its two
     # einsums, two of the feed-forward.
     assert products["bfloat16"] == 3 + 1 + 1 + 6 + 2
-    # The form that CPUs take of the first convolution with its norm: covariance of what frames see,
-    # two products for the variances, one for the output.
-    folded = 4 if layout == "base" else 0
+    # The form that CPUs take of the first convolution with its norm: what frames see and the kernel
+    # by frequency, the covariance, two products for the variances, one for the output.
+    folded = 6 if layout == "base" else 0
     # Logits and choice of the quantizer, two projections, similarity, two perplexities.
     assert products["float32"] == 7 + folded
     for name, operands, _ in seen:

@@ -7,6 +7,8 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import scipy.fft
 from jax import lax
 
 DIMENSIONS = ("NWC", "WIO", "NWC")
@@ -62,10 +64,14 @@ def normalised_conv(
         last = x.shape[1] - taps
         seen = jnp.stack([x[:, i : last + i + 1 : stride, 0] for i in range(taps)], -1)
         centred = seen - mean_over_time(seen, mask)  # [B, T, taps]
-        counted = centred if mask is None else centred * mask[:, :, None]
+        # Neighbouring samples are much alike, and a high-pass filter takes the difference of large
+        # covariances. By frequency, what it does not pass has no weight instead.
+        basis = jnp.asarray(cosine_basis(taps))
+        by_frequency, response = centred @ basis, basis.T @ kernel  # [B, T, taps], [taps, O]
+        counted = by_frequency if mask is None else by_frequency * mask[:, :, None]
         frames = seen.shape[1] if mask is None else _count(mask)
-        covariance = jnp.einsum("bti,btj->bij", counted, centred) / frames
-        variance = jnp.einsum("io,bij,jo->bo", kernel, covariance, kernel)
+        covariance = jnp.einsum("bti,btj->bij", counted, by_frequency) / frames
+        variance = jnp.einsum("io,bij,jo->bo", response, covariance, response)
         factor = jax.lax.rsqrt(variance + epsilon) * scale.reshape(1, -1)  # [B, O]
         weights = kernel[None] * factor[:, None]  # [B, taps, O]
         out = jnp.einsum("bti,bio->bto", centred, weights) + bias.reshape(1, 1, -1)
@@ -75,6 +81,12 @@ def normalised_conv(
         x, w, mask, scale, bias, cpu=folded, default=plain
     )
     return normalised
+
+
+def cosine_basis(size: int) -> np.ndarray:
+    """The orthonormal DCT-II as columns, lowest frequency first: [size, size] float32."""
+    basis: np.ndarray = scipy.fft.dct(np.eye(size), norm="ortho", axis=1).astype(np.float32)
+    return basis
 
 
 def norm_over_time(
