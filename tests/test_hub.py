@@ -710,7 +710,8 @@ def test_a_hub_id_is_downloaded_without_other_formats(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert from_pretrained(source).config == SMALL
-    assert asked == [("org/name", ["*.json", "model*.safetensors"])]
+    wanted = ["*.json", "model*.safetensors", "pretraining_head.safetensors"]
+    assert asked == [("org/name", wanted)]
 
 
 def test_a_folder_wins_over_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

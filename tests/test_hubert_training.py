@@ -115,7 +115,8 @@ def test_the_head_and_its_loss_stay_float32_under_bf16(layout: str) -> None:
     config = changed(CONFIG, model=ARCHITECTURES[layout], train={"precision": "bf16"})
     training = Training(config, HubertTask(config), sharding.build_mesh(MeshConfig()))
     batch = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in batch_of(0).items()}
-    traced = jax.make_jaxpr(training._evaluate)(training.abstract_state["params"], batch, 0)
+    params, key = training.abstract_state["params"], jax.random.key(0)
+    traced = jax.make_jaxpr(training._evaluate)(params, batch, 0, key)
     seen = list(operations(traced.jaxpr))
     in_float32 = [ins for name, ins, _ in seen if name == "dot_general" and "float32" in ins]
     assert all(set(operands) == {"float32"} for operands in in_float32)
@@ -212,7 +213,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (
         {"task": "wav2vec2", "model": ModelConfig()},
         "data.labels='labels'",
-        "task='wav2vec2' predicts no labels",
+        "task='wav2vec2' predicts no frame labels",
     ),
 ]
 

@@ -118,7 +118,7 @@ def test_a_hub_revision_gives_safetensors_or_else_the_pytorch_file(
         hub.save_pretrained(from_pretrained(folder), folder)
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     from_pretrained("hf:org/name", revision="refs/pr/1")
-    expected = [["*.json", "model*.safetensors"]]
+    expected = [["*.json", "model*.safetensors", "pretraining_head.safetensors"]]
     if not has_safetensors:
         expected.append(["pytorch_model*.bin"])
     assert asked == [("org/name", "refs/pr/1", patterns) for patterns in expected]
