@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from data_pipelines.augment import Augmentation
 from data_pipelines.clip_plan import ClipPlan, Ints, LabelledBatch
 from data_pipelines.held_out import held_out
 from data_pipelines.pipeline import assemble
@@ -70,17 +71,20 @@ class LabelledClips:
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[Arrays]:
         """The batches of the updates from `start_step` up to `stop_step`, in order."""
-        return (self._arrays(self.plan.batch(step)) for step in range(start_step, stop_step))
+        data, change = self.data, None
+        if data.gain_db or data.noise_snr_db:
+            change = Augmentation(self.plan.seed, data.gain_db, data.noise_snr_db)
+        steps = range(start_step, stop_step)
+        return (self._arrays(self.plan.batch(step), change) for step in steps)
 
     def eval_batches(self) -> Iterator[Arrays]:
         """The held-out clips, always in the same batches."""
-        return iter(()) if self.eval_plan is None else self.batches_of(self.eval_plan)
-
-    def batches_of(self, plan: ClipPlan) -> Iterator[Arrays]:
-        """One epoch of another plan, under the same labels and weights."""
+        if self.eval_plan is None:
+            return iter(())
+        plan = self.eval_plan
         return (self._arrays(plan.batch(step)) for step in range(plan.batches_per_epoch))
 
-    def _arrays(self, batch: LabelledBatch) -> Arrays:
+    def _arrays(self, batch: LabelledBatch, change: Augmentation | None = None) -> Arrays:
         labels = self.labels[batch.clips]
         arrays: Arrays = {
             "lengths": batch.lengths,
@@ -89,7 +93,8 @@ class LabelledClips:
             "clips": batch.clips,
         }
         if self.features is None:
-            return {"waveform": assemble(self.store, batch, self.data.normalize), **arrays}
+            waveform = assemble(self.store, batch, self.data.normalize, change)
+            return {"waveform": waveform, **arrays}
         return {"features": self.features[batch.clips], **arrays}
 
     def summary(self) -> str:

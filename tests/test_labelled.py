@@ -116,6 +116,24 @@ def test_a_class_that_was_not_trained_on_still_counts_in_evaluation(tmp_path: Pa
     )
 
 
+def test_training_batches_are_augmented_and_evaluation_is_not(tmp_path: Path) -> None:
+    store = corpus(tmp_path)
+    clips = np.arange(len(store.labels))
+    data = DataConfig(**RULES, batch_clips=4)
+    plain = with_labels(Config(task="classify", model=MODEL, data=data))
+    louder = dataclasses.replace(plain, data=dataclasses.replace(data, gain_db=6.0))
+    before, after = (
+        labelled_clips(config, store, clips[:20], clips[20:], store.labels)
+        for config in (plain, louder)
+    )
+    for a, b in zip(before.batches(0, 3), after.batches(0, 3), strict=True):
+        gains = np.abs(b["waveform"]).max(axis=1) / np.abs(a["waveform"]).max(axis=1)
+        assert len(set(gains.round(4))) == len(gains)
+        np.testing.assert_allclose(b["waveform"], a["waveform"] * gains[:, None], atol=1e-5)
+    for a, b in zip(before.eval_batches(), after.eval_batches(), strict=True):
+        np.testing.assert_array_equal(a["waveform"], b["waveform"])
+
+
 def with_labels(config: Config) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, labels=CLASSES))
 

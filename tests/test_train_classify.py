@@ -70,9 +70,8 @@ def test_held_out_figures_choose_the_export(trained: Path) -> None:
     lines = read_metrics(trained / "metrics.jsonl")
     assert [line["step"] for line in lines] == [3, 6, 9, 12]
     uars = [line["eval_uar"] for line in lines]
-    assert all(
-        {"eval_loss", "eval_macro_f1", "eval_accuracy", "accuracy"} <= line.keys() for line in lines
-    )
+    wanted = {"eval_loss", "eval_macro_f1", "eval_accuracy", "accuracy"}
+    assert all(wanted <= line.keys() for line in lines)
     assert lines[-1]["time_compiled_programs"] == 2
     best = 3 * (1 + int(np.argmax(uars)))
     kept = {int(path.name) for path in (trained / "checkpoints").iterdir()}

@@ -28,11 +28,10 @@ from voc2vec_jax.audio import (
     MIN_SAMPLES,
     SAMPLE_RATE,
     AudioError,
-    find_audio,
-    load_audio,
     normalize,
 )
 from voc2vec_jax.config import ConfigError
+from voc2vec_jax.inputs import Input, InputsError, decode_ahead, find_inputs
 from voc2vec_jax.train import BAD_DATA, DONE, WRONG_USAGE
 
 if TYPE_CHECKING:
@@ -74,26 +73,6 @@ class Prediction:
     windows: int
     scores: dict[str, float]
     """Probabilities by class, the likeliest first."""
-
-
-def find_files(inputs: Sequence[Path]) -> list[Path]:
-    """The audio files that are named, or that lie below the folders that are.
-
-    Raises:
-        ConfigError: One of them does not exist, or there is no audio in a folder.
-    """
-    files: list[Path] = []
-    for place in inputs:
-        if place.is_dir():
-            found, others = find_audio(place)
-            if not found:
-                raise ConfigError(f"{place}: no audio among its {others} files")
-            files += found
-        elif place.exists():
-            files.append(place)
-        else:
-            raise ConfigError(f"{place}: no such file or folder")
-    return files
 
 
 def load_classifier(source: str, padding: Literal["masked", "hf"]) -> "PretrainedModel":
@@ -138,7 +117,7 @@ def windows_of(samples: int, window: int, hop: int | None) -> list[slice]:
 
 def predict(
     model: "PretrainedModel",
-    files: Sequence[Path],
+    files: Sequence[Input],
     *,
     window_seconds: float = 10.0,
     hop_seconds: float | None = None,
@@ -158,18 +137,18 @@ def predict(
     """
     window = round(window_seconds * SAMPLE_RATE)
     hop = None if hop_seconds is None else max(round(hop_seconds * SAMPLE_RATE), 1)
-    for first in range(0, len(files), CHUNK_FILES):
+    chunks = [files[first : first + CHUNK_FILES] for first in range(0, len(files), CHUNK_FILES)]
+    for chunk, decoded in decode_ahead(chunks):
         waveforms: dict[Path, NDArray[np.float32]] = {}
-        for file in files[first : first + CHUNK_FILES]:
-            try:
-                waveform = load_audio(file)
-            except AudioError as error:
-                if bad is None:
-                    raise
-                bad.append(error)
-                continue
-            # Over the whole recording, as in training.
-            waveforms[file] = normalize(waveform) if model.preprocessor.do_normalize else waveform
+        for item, waveform in zip(chunk, decoded, strict=True):
+            if not isinstance(waveform, AudioError):
+                # Over the whole recording, as in training.
+                do_normalize = model.preprocessor.do_normalize
+                waveforms[item.path] = normalize(waveform) if do_normalize else waveform
+            elif bad is None:
+                raise waveform
+            else:
+                bad.append(waveform)
         yield from _scores(model, waveforms, window, hop)
 
 
@@ -255,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise ConfigError(f"--{name}={value}: must be at least {shortest} s")
         if arguments.top < 1:
             raise ConfigError(f"--top={arguments.top}: must be at least 1")
-        files = find_files(arguments.inputs)
+        files = find_inputs(arguments.inputs)
         model = load_classifier(arguments.model, arguments.padding)
         bad: list[AudioError] | None = [] if arguments.skip_bad else None
         found = predict(
@@ -265,6 +244,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_USAGE
+    except InputsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_DATA
     except AudioError as error:
         print(f"error: {error}\n(--skip-bad goes on without such files)", file=sys.stderr)
         return BAD_DATA
