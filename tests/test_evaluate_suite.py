@@ -156,7 +156,7 @@ def test_models_run_in_processes_of_their_own_and_a_dying_one_leaves_its_folds(
     command = (
         table, "--out", tmp_path / "out", "--data-dir", cache, "--folds", 3, "--seeds", 0, 1,
         "--protocols", "grouped", "--baselines", "majority", "--model-flags=--epochs 4",
-        "--models", "bad=dying", "good=hf:org/name",
+        "--models", "bad=dying", "good=hf:org/name --epochs 5",
     )  # fmt: skip
     with pytest.raises(SystemExit) as stopped:
         run(monkeypatch, *command)
@@ -168,7 +168,7 @@ def test_models_run_in_processes_of_their_own_and_a_dying_one_leaves_its_folds(
     assert "| 6 of 6 |" in lines["| good"]
     results = json.loads((tmp_path / "out/grouped/clips/good/results.json").read_text())
     assert results["model"] == "hf:org/name"
-    assert results["settings"] == {"epochs": 4}
+    assert results["settings"] == {"epochs": 5}  # a model's own flags come last
     figures = json.loads((tmp_path / "out" / "suite.json").read_text(encoding="utf-8"))
     pairs = {(test["first"], test["second"]): test for test in figures["paired_tests"]}
     assert pairs["majority", "good"]["difference"] == 0

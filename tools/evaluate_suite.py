@@ -62,9 +62,10 @@ class Arguments:
     """NAME=FILE: vectors of some model (NPZ or Parquet, see docs/evaluation.md) under a logistic
     regression; `{dataset}` in FILE stands for the name of the dataset."""
     models: tuple[str, ...] = ()
-    """NAME=SOURCE: a folder or hub id (hf:org/name), fine-tuned by `voc2vec_jax.evaluate`."""
+    """NAME=SOURCE: a folder or hub id (hf:org/name), fine-tuned by `voc2vec_jax.evaluate`; flags of
+    that command may follow it: "frozen=hf:org/name --freeze-encoder"."""
     model_flags: str = ""
-    """Further flags of that command: --model-flags="--epochs 5 --freeze-encoder"."""
+    """Flags of that command for every model: --model-flags="--epochs 5"."""
     protocols: tuple[Protocol, ...] = ("grouped", "paper")
     folds: int = 10
     seeds: tuple[int, ...] = (0,)

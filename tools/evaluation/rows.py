@@ -86,12 +86,14 @@ class ModelRuns:
     """Further flags of `voc2vec_jax.evaluate`."""
 
     def command(self, source: str, dataset: str, protocol: Protocol, out: Path) -> list[str]:
-        """The command line of one evaluation."""
+        """The command line of one evaluation; flags that follow the source are this model's own."""
+        source, *own = shlex.split(source)
         corpus = ["--table" if is_table(dataset) else "--dataset", dataset]
         words = [*EVALUATE, "--model", source, *corpus, "--data-dir", str(self.data_dir)]
         words += ["--protocol", protocol, "--folds", str(self.folds), "--out", str(out)]
         words += ["--seeds", *map(str, self.seeds)]
-        return [*words, *(["--exclude-bad"] if self.exclude_bad else []), *shlex.split(self.flags)]
+        words += ["--exclude-bad"] if self.exclude_bad else []
+        return [*words, *shlex.split(self.flags), *own]
 
     def run(self, source: str, dataset: str, protocol: Protocol, out: Path) -> Evaluation | None:
         """Fine-tunes a model on the folds that are missing, in a process of its own.
