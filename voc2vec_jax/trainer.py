@@ -3,22 +3,20 @@
 import json
 import math
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import numpy as np
 
 from voc2vec_jax import sharding
-from voc2vec_jax.alarm import CollapseAlarm, symptoms
-from voc2vec_jax.audio import SAMPLE_RATE
+from voc2vec_jax.alarm import symptoms
 from voc2vec_jax.checkpoint import BestInMemory, Checkpoints, State
 from voc2vec_jax.config import Config
-from voc2vec_jax.listeners import check_installed, open_listeners
-from voc2vec_jax.metrics import Clock, Display, MetricsFile, Pairs, Window
+from voc2vec_jax.listeners import check_installed
+from voc2vec_jax.metrics import Pairs
 from voc2vec_jax.models.parameters import Params
+from voc2vec_jax.run_log import RunLog
 from voc2vec_jax.start import Progress, TrainingData, find_start
 from voc2vec_jax.tasks import Metrics, Task
 from voc2vec_jax.update import Training
@@ -113,20 +111,11 @@ class _Run:
         (workdir / "config.json").write_text(text, encoding="utf-8")
         self.training, self.data, self.checkpoints = training, data, checkpoints
         self.state, self.progress, self.done = state, progress, progress.step
-        self.window = Window(progress.window)
-        self.alarm = CollapseAlarm(config, progress.alarm)
-        self.saved = self.done if resumed else None
-        self.logged = self.done
-        """Updates behind the last log line of this process."""
         resumed_at = self.done if resumed else None
-        self.metrics = MetricsFile(workdir / "metrics.jsonl", resumed_at)
+        self.saved = resumed_at
         quiet = isinstance(checkpoints, BestInMemory)
-        self.display = Display(config.train.num_steps, self.done, quiet=quiet)
-        self.listeners = open_listeners(config, workdir, resumed_at)
+        self.log = RunLog(config, workdir, progress, resumed_at, quiet=quiet)
         self.signal: int | None = None
-        self.clock = Clock()
-        self.started = self.logged_at = time.monotonic()
-        self.audio_seconds = 0.0
         # Metrics stay on the device until they are needed, so that the host can run ahead.
         self.pending: list[tuple[int, Metrics, Pairs]] = []
         self.before = {
@@ -141,15 +130,12 @@ class _Run:
     def close(self) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
-        self.display.close()
-        self.metrics.close()
-        for listener in self.listeners:
-            listener.close()
+        self.log.close()
 
     def to_the_end(self) -> Params:
         config, train = self.training.config, self.training.config.train
         if self.done:
-            self.display.say(f"resumed at step {self.done} of {train.num_steps}")
+            self.log.say(f"resumed at step {self.done} of {train.num_steps}")
         if self.out_of_patience:
             return self._export()
         for batch in self._timed(self.data.batches(self.done, train.num_steps)):
@@ -178,42 +164,36 @@ class _Run:
     def _timed(self, batches: Iterator[dict[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
         """The same batches, with the wait for each on the clock."""
         while True:
-            with self.clock.runs("waiting_for_data"):
+            with self.log.clock.runs("waiting_for_data"):
                 batch = next(batches, None)
             if batch is None:
                 return
             yield batch
 
     def _update(self, batch: dict[str, np.ndarray]) -> None:
-        with self.clock.runs("host_to_device"):
+        with self.log.clock.runs("host_to_device"):
             placed = sharding.place_batch(batch, self.training.mesh)
-        with self.clock.runs("step"):
+        with self.log.clock.runs("step"):
             self.state, metrics = self.training.step(self.state, placed)
-        real = batch.get("weight", batch["lengths"]) > 0
-        seconds = float(batch["lengths"][real].sum()) / SAMPLE_RATE
-        padded = batch["waveform"].size / SAMPLE_RATE if "waveform" in batch else seconds
-        self.audio_seconds += seconds
-        self.progress.heard_seconds += seconds
-        host = {"padding_share": (padded - seconds, padded), "batch_seconds": (seconds, 1.0)}
-        self.pending.append((self.done, metrics, host))
+        self.pending.append((self.done, metrics, self.log.heard(batch)))
         self.done += 1
-        self.display.step(self.done)
+        self.log.updated(self.done)
 
     def _flush(self) -> None:
         """Brings the figures of finished updates to the host, and stops at the first bad one."""
         pending, self.pending = self.pending, []
         for step, metrics, host in pending:
-            with self.clock.runs("step"):  # the device is still at it
+            with self.log.clock.runs("step"):  # the device is still at it
                 values = pairs(metrics)
             for name in ("loss", "gradient_norm", "update_norm"):
                 if not math.isfinite(values[name][0]):
                     raise self._diverged(f"{name} is {values[name][0]} at update {step}")
-            self.window.add({**values, **host})
+            self.log.window.add({**values, **host})
 
     def _diverged(self, what: str) -> TrainingDivergedError:
         kept = "none yet" if self.saved is None else f"step {self.saved}"
         return TrainingDivergedError(
-            f"{what} (last checkpoint: {kept}), the first bad figure after step {self.logged}, "
+            f"{what} (last checkpoint: {kept}), the first bad figure after step {self.log.step}, "
             f"which was logged, and up to step {self.done}. Try a lower optim.learning_rate, a "
             "longer optim.warmup_steps or optim.clip_norm; if it is the first update, look at the "
             "data"
@@ -221,7 +201,7 @@ class _Run:
 
     def _evaluate(self) -> dict[str, float | None]:
         """Figures of the held-out clips, which always meet the same masks and negatives."""
-        with self.clock.runs("evaluation"):
+        with self.log.clock.runs("evaluation"):
             batches = self.data.eval_batches()
             means = held_out_figures(self.training, self.state["params"], batches)
         train, loss = self.training.config.train, means.get("loss")
@@ -237,44 +217,22 @@ class _Run:
 
     def _log(self, evaluate: bool) -> None:
         self._flush()
-        entry: dict[str, Any] = {"step": self.done, **self.window.take()}
+        means = self.log.window.take()
         if evaluate:
-            entry |= self._evaluate()
-        entry["epoch"] = self.done / self.data.batches_per_epoch
-        entry["hours_heard"] = self.progress.heard_seconds / 3600
-        entry["corpus_hours"] = self.data.corpus_hours
-        now = time.monotonic()
-        entry["time_elapsed_seconds"] = round(now - self.started, 3)
-        entry["time_audio_seconds_per_second"] = round(
-            self.audio_seconds / max(now - self.logged_at, 1e-9), 3
-        )
-        entry |= self.clock.take()
-        entry["time_compiled_programs"] = self.training.compiled_programs
-        self.metrics.write(entry)
-        self.display.log(self.done, entry)
-        figures = {k: float(v) for k, v in entry.items() if k != "step" and v is not None}
-        for listener in self.listeners:
-            listener.log(self.done, figures)
-        self.logged, self.logged_at, self.audio_seconds = self.done, now, 0.0
-
-        event = self.alarm.see(entry)
-        if event is not None:
-            self.metrics.write(event)
-            self.display.say(
-                f"COLLAPSE ALARM at step {self.done} ({', '.join(event['symptoms'])}): "
-                f"{event['saw']}. {event['try']}"
-            )
+            means |= self._evaluate()
+        means["epoch"] = self.done / self.data.batches_per_epoch
+        means["corpus_hours"] = self.data.corpus_hours
+        self.log.write(self.done, means, self.training.compiled_programs)
 
     def _save(self) -> None:
         if self.saved == self.done:
             return
         self._flush()
-        progress = self.progress
-        progress.step, progress.window = self.done, self.window.sums
-        progress.alarm = self.alarm.state
-        with self.clock.runs("checkpoint"):
-            meta = progress.meta(self.training.config, self.data)
-            self.checkpoints.save(self.done, self.state, meta, best=progress.best_step)
+        self.progress.step = self.done
+        self.log.note()
+        with self.log.clock.runs("checkpoint"):
+            meta = self.progress.meta(self.training.config, self.data)
+            self.checkpoints.save(self.done, self.state, meta, best=self.progress.best_step)
         self.saved = self.done
 
     def _export(self) -> Params:
@@ -286,7 +244,7 @@ class _Run:
         )
         if step is not None:
             how = "lowest" if train.best_by == "loss" else "highest"
-            self.display.say(
+            self.log.say(
                 f"{how} eval_{train.best_by}={value:.6g} at step {step}, kept in checkpoints/"
             )
         state = self.state
@@ -294,6 +252,6 @@ class _Run:
             state = self.checkpoints.restore(step, self.training.described_state)
         else:
             step = self.done
-        self.display.say(f"exporting the parameters after step {step}")
+        self.log.say(f"exporting the parameters after step {step}")
         params: Params = state["params"]
         return params

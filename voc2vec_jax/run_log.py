@@ -1,0 +1,108 @@
+"""What a run says of itself, line by line: to `metrics.jsonl`, the terminal and listeners."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voc2vec_jax.alarm import CollapseAlarm
+from voc2vec_jax.audio import SAMPLE_RATE
+from voc2vec_jax.config import Config
+from voc2vec_jax.listeners import open_listeners
+from voc2vec_jax.metrics import Clock, Display, MetricsFile, Pairs, Window
+from voc2vec_jax.start import Progress
+
+
+class RunLog:
+    """The log of one stretch of training.
+
+    Args:
+        config: The run.
+        workdir: Gets `metrics.jsonl`, and what listeners keep.
+        progress: Of the run; what it has heard is added to it.
+        resumed_at: The restored step, or None for a fresh start.
+        quiet: Show nothing.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        workdir: Path,
+        progress: Progress,
+        resumed_at: int | None,
+        *,
+        quiet: bool = False,
+    ):
+        self.step = progress.step
+        """Updates behind the last line of this process."""
+        self.clock = Clock()
+        self.window = Window(progress.window)
+        self._progress = progress
+        self._alarm = CollapseAlarm(config, progress.alarm)
+        self._metrics = MetricsFile(workdir / "metrics.jsonl", resumed_at)
+        self._display = Display(config.train.num_steps, progress.step, quiet=quiet)
+        self._listeners = open_listeners(config, workdir, resumed_at)
+        self._started = self._logged_at = time.monotonic()
+        self._audio_seconds = 0.0
+
+    def say(self, text: str) -> None:
+        """A line for whoever watches."""
+        self._display.say(text)
+
+    def updated(self, step: int) -> None:
+        """Shows how many updates are done."""
+        self._display.step(step)
+
+    def heard(self, batch: Mapping[str, np.ndarray]) -> Pairs:
+        """Takes account of a batch; what a log line says of batches, as sums and counts."""
+        real = batch.get("weight", batch["lengths"]) > 0
+        seconds = float(batch["lengths"][real].sum()) / SAMPLE_RATE
+        padded = batch["waveform"].size / SAMPLE_RATE if "waveform" in batch else seconds
+        self._audio_seconds += seconds
+        self._progress.heard_seconds += seconds
+        return {"padding_share": (padded - seconds, padded), "batch_seconds": (seconds, 1.0)}
+
+    def write(self, step: int, means: Mapping[str, Any], compiled_programs: int) -> None:
+        """One log line.
+
+        Args:
+            step: Updates done.
+            means: Its figures; what the clock says is added.
+            compiled_programs: So far.
+        """
+        entry = {"step": step, **means, "hours_heard": self._progress.heard_seconds / 3600}
+        now = time.monotonic()
+        entry["time_elapsed_seconds"] = round(now - self._started, 3)
+        entry["time_audio_seconds_per_second"] = round(
+            self._audio_seconds / max(now - self._logged_at, 1e-9), 3
+        )
+        entry |= self.clock.take()
+        entry["time_compiled_programs"] = compiled_programs
+        self._metrics.write(entry)
+        self._display.log(step, entry)
+        figures = {k: float(v) for k, v in entry.items() if k != "step" and v is not None}
+        for listener in self._listeners:
+            listener.log(step, figures)
+        self.step, self._logged_at, self._audio_seconds = step, now, 0.0
+
+        event = self._alarm.see(entry)
+        if event is not None:
+            self._metrics.write(event)
+            self.say(
+                f"COLLAPSE ALARM at step {step} ({', '.join(event['symptoms'])}): "
+                f"{event['saw']}. {event['try']}"
+            )
+
+    def note(self) -> None:
+        """Puts what a resumed log needs into the progress of the run."""
+        self._progress.window = self.window.sums
+        self._progress.alarm = self._alarm.state
+
+    def close(self) -> None:
+        """Leaves the terminal as it was, and closes all files."""
+        self._display.close()
+        self._metrics.close()
+        for listener in self._listeners:
+            listener.close()
