@@ -1,4 +1,4 @@
-"""Trains the same model on several meshes of 8 virtual devices; prints what it saw as JSON.
+"""Trains the same models on several meshes of 8 virtual devices; prints what it saw as JSON.
 
 A process of its own, because the number of devices is fixed when JAX starts; see `test_meshes.py`.
 """
@@ -6,6 +6,8 @@ A process of its own, because the number of devices is fixed when JAX starts; se
 import dataclasses
 import json
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,17 +16,25 @@ import numpy as np
 
 from tests.reference import clips
 from voc2vec_jax import sharding
-from voc2vec_jax.config import Config, MeshConfig, ModelConfig, OptimConfig, TrainConfig
+from voc2vec_jax.audio import frames_from_samples
+from voc2vec_jax.checkpoint import Checkpoints
+from voc2vec_jax.config import (
+    Config,
+    DataConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimConfig,
+    TrainConfig,
+)
 from voc2vec_jax.models.parameters import merge
-from voc2vec_jax.tasks import Draws, Wav2Vec2Task
+from voc2vec_jax.tasks import Draws, Wav2Vec2Task, build_task
 from voc2vec_jax.update import Training
 
 STEPS = 20
 MESHES = {
     "one device": (1, 1, 1),
-    "data": (4, 1, 1),
-    "fsdp": (1, 4, 1),
-    "data and fsdp": (2, 2, 1),
+    "data": (8, 1, 1),
+    "fsdp": (1, 8, 1),
     "all three": (2, 2, 2),
 }
 CONFIG = Config(
@@ -46,37 +56,81 @@ CONFIG = Config(
     optim=OptimConfig(learning_rate=1e-3, warmup_steps=2),
     train=TrainConfig(num_steps=STEPS),
 )
+CONFIGS = {
+    "wav2vec2": CONFIG,
+    "hubert": dataclasses.replace(
+        CONFIG,
+        task="hubert",
+        model=dataclasses.replace(
+            CONFIG.model,
+            model_type="hubert",
+            final_dim=8,
+            num_clusters=12,
+            # The layout of large models, so that both are here.
+            feat_extract_norm="layer",
+            do_stable_layer_norm=True,
+            conv_bias=True,
+        ),
+        data=DataConfig(labels="labels"),
+    ),
+    "classify": dataclasses.replace(
+        CONFIG,
+        task="classify",
+        model=dataclasses.replace(
+            CONFIG.model, labels=("cry", "laugh", "moan"), mask_time_prob=0.2, mask_time_length=2
+        ),
+    ),
+}
 
 
-def batch_of(step: int) -> dict[str, np.ndarray]:
-    """Eight clips of noise of unequal length."""
+def batch_of(step: int, task: str = "wav2vec2") -> dict[str, np.ndarray]:
+    """Eight clips of noise of unequal length, with random labels where the task wants some."""
     waveform, lengths = clips([4_000, 3_700, 3_300, 3_000, 2_500, 2_000, 1_500, 900], seed=step)
-    return {"waveform": waveform, "lengths": lengths}
+    batch, random = {"waveform": waveform, "lengths": lengths}, np.random.default_rng(step)
+    if task == "hubert":
+        model = CONFIG.model
+        frames = frames_from_samples(waveform.shape[1], model.conv_kernel, model.conv_stride)
+        # -1: no label. The task ignores those of padding.
+        batch["targets"] = random.integers(-1, 12, (len(lengths), frames)).astype(np.int32)
+    if task == "classify":
+        batch["labels"] = random.integers(0, 3, len(lengths)).astype(np.int32)
+        # Weights of classes; the last row fills the batch and counts nowhere.
+        batch["weight"] = np.where(np.arange(8) < 7, 0.5 + batch["labels"], 0).astype(np.float32)
+    return batch
 
 
 class Trace:
-    """A run on one mesh: loss, codes and how narrowly each code won, update by update."""
+    """A run of a task on one mesh, update by update.
 
-    def __init__(self, shape: tuple[int, int, int]):
-        config = dataclasses.replace(CONFIG, mesh=MeshConfig(*shape))
-        task = Wav2Vec2Task(config)
+    For wav2vec 2.0 also the codes that were chosen, and how narrowly each one won.
+    """
+
+    def __init__(self, task: str, shape: tuple[int, int, int]):
+        self.config = dataclasses.replace(CONFIGS[task], mesh=MeshConfig(*shape))
         devices = jax.devices()[: int(np.prod(shape))]
-        training = Training(config, task, sharding.build_mesh(config.mesh, devices))
-        state = training.initial_state()
-        self.losses: list[float] = []
+        mesh = sharding.build_mesh(self.config.mesh, devices)
+        self.training = Training(self.config, build_task(self.config), mesh)
+        self.state = self.training.initial_state()
+        self.shardings = {
+            path: list(value.sharding.spec) for path, value in self.state["params"].items()
+        }
+        self.figures: list[dict[str, float]] = []
         self.codes: list[np.ndarray] = []
         self.gaps: list[np.ndarray] = []
         for step in range(STEPS):
-            params = jax.device_get(state["params"])
-            codes, gaps = choices(training, params, batch_of(step), step)
-            self.codes.append(codes)
-            self.gaps.append(gaps)
-            batch = sharding.place_batch(batch_of(step), training.mesh)
-            state, metrics = training.step(state, batch)
-            self.losses.append(float(metrics["loss"].total / metrics["loss"].count))
-        self.shardings = {
-            path: list(value.sharding.spec) for path, value in state["params"].items()
-        }
+            if task == "wav2vec2":
+                params = jax.device_get(self.state["params"])
+                codes, gaps = choices(self.training, params, batch_of(step), step)
+                self.codes.append(codes)
+                self.gaps.append(gaps)
+            self.state, figures = self.update(self.state, step)
+            self.figures.append(figures)
+
+    def update(self, state: dict[str, Any], step: int) -> tuple[dict[str, Any], dict[str, float]]:
+        """The next state, and the means of all figures."""
+        batch = sharding.place_batch(batch_of(step, self.config.task), self.training.mesh)
+        state, metrics = self.training.step(state, batch)
+        return state, {k: float(v.total) / float(v.count) for k, v in metrics.items()}
 
 
 _compiled: dict[str, Any] = {}
@@ -114,16 +168,21 @@ def choices(
     return np.asarray(codes)[counted], np.asarray(gaps)[counted]
 
 
+def relative(ours: float, theirs: float) -> float:
+    """Relative difference; the absolute one from 0."""
+    return abs(ours - theirs) / (abs(theirs) or 1.0)
+
+
 def compare(trace: Trace, other: Trace) -> dict[str, Any]:
     """Largest relative difference of losses up to the first flipped code, and its narrow lead."""
     differences, flipped_gap = [0.0], None
     for step in range(STEPS):
-        flipped = trace.codes[step] != other.codes[step]
-        if flipped.any():
-            flipped_gap = float(np.max(np.minimum(trace.gaps[step], other.gaps[step])[flipped]))
-            break
-        ours, theirs = trace.losses[step], other.losses[step]
-        differences.append(abs(ours - theirs) / abs(theirs))
+        if trace.codes:
+            flipped = trace.codes[step] != other.codes[step]
+            if flipped.any():
+                flipped_gap = float(np.max(np.minimum(trace.gaps[step], other.gaps[step])[flipped]))
+                break
+        differences.append(relative(trace.figures[step]["loss"], other.figures[step]["loss"]))
     return {
         "difference": max(differences),
         "compared": len(differences) - 1,
@@ -131,14 +190,60 @@ def compare(trace: Trace, other: Trace) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    traces = {name: Trace(shape) for name, shape in MESHES.items()}
-    reference = traces["one device"]
-    report = {
-        name: {**compare(trace, reference), "shardings": trace.shardings}
-        for name, trace in traces.items()
+def largest_differences(trace: Trace, other: Trace) -> dict[str, float]:
+    """Of every figure over all updates, relative."""
+    return {
+        name: max(
+            relative(ours[name], theirs[name])
+            for ours, theirs in zip(trace.figures, other.figures, strict=True)
+        )
+        for name in trace.figures[0]
     }
-    json.dump({"devices": len(jax.devices()), "losses": reference.losses, **report}, sys.stdout)
+
+
+def moved(traces: dict[str, Trace], source: str) -> dict[str, Any]:
+    """What becomes of the state that one mesh saved where others restore it."""
+    seen = {}
+    with tempfile.TemporaryDirectory() as folder:
+        with Checkpoints(Path(folder), keep=1) as checkpoints:
+            checkpoints.save(STEPS, traces[source].state, {})
+        saved = [np.asarray(leaf) for leaf in jax.tree.leaves(traces[source].state)]
+        for name, trace in traces.items():
+            with Checkpoints(Path(folder), keep=None) as checkpoints:
+                state = checkpoints.restore(STEPS, trace.training.described_state)
+            found = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+            places = {
+                path: list(value.sharding.spec) == trace.shardings[path]
+                for path, value in state["params"].items()
+            }
+            seen[name] = {
+                "leaves": len(found),
+                "equal": all(a.tobytes() == b.tobytes() for a, b in zip(found, saved, strict=True)),
+                "in place": all(places.values()),
+                "next loss": trace.update(state, STEPS)[1]["loss"],
+            }
+    return seen
+
+
+def main() -> None:
+    report: dict[str, Any] = {"devices": len(jax.devices())}
+    for task in CONFIGS:
+        traces = {name: Trace(task, shape) for name, shape in MESHES.items()}
+        reference = traces["one device"]
+        report[task] = {
+            "losses": [figures["loss"] for figures in reference.figures],
+            "meshes": {
+                name: {
+                    **compare(trace, reference),
+                    "shardings": trace.shardings,
+                    "figures": largest_differences(trace, reference),
+                }
+                for name, trace in traces.items()
+            },
+        }
+        if task == "hubert":
+            report["moved"] = moved(traces, "fsdp")
+    json.dump(report, sys.stdout)
 
 
 if __name__ == "__main__":

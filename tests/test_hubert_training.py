@@ -1,4 +1,4 @@
-"""HuBERT through the whole loop: meshes, micro-batches, bf16, resume, alarm, refusals."""
+"""HuBERT through the whole loop: micro-batches, bf16, resume, alarm, refusals."""
 
 import dataclasses
 import functools
@@ -78,18 +78,6 @@ def run(config: Config, steps: int, devices: int = 1) -> list[dict[str, float]]:
 
 
 STEPS = 6
-MESHES = {"data": (4, 1, 1), "fsdp": (1, 4, 1), "tensor": (1, 1, 2), "all three": (1, 2, 2)}
-
-
-@pytest.mark.parametrize("name", MESHES)
-def test_no_figure_depends_on_the_mesh(name: str) -> None:
-    """Dropout and layer drop included."""
-    shape = MESHES[name]
-    config = dataclasses.replace(CONFIG, mesh=MeshConfig(*shape))
-    ours = run(config, STEPS, int(np.prod(shape)))
-    for seen, expected in zip(ours, run(CONFIG, STEPS), strict=True):
-        assert seen == pytest.approx(expected, rel=1e-5)
-    assert ours[0]["loss"] != ours[-1]["loss"]
 
 
 @pytest.mark.parametrize(("devices", "unmasked"), [(1, 0.5), (2, 0.0)])
@@ -105,7 +93,7 @@ def test_micro_batches_add_up_to_their_batch(devices: int, unmasked: float) -> N
 
 def test_bf16_follows_fp32() -> None:
     rounded = run(changed(CONFIG, train={"precision": "bf16"}), 4)
-    for ours, theirs in zip(rounded, run(CONFIG, STEPS), strict=False):
+    for ours, theirs in zip(rounded, run(CONFIG, 4), strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=0.02)
         assert ours["loss"] != theirs["loss"]
 

@@ -29,9 +29,14 @@ def changed(config: Config, **sections: dict[str, object]) -> Config:
     )
 
 
-def run(config: Config, steps: int, devices: int = 1) -> list[dict[str, float]]:
-    """Means of all metrics, update by update."""
-    mesh = sharding.build_mesh(config.mesh, jax.devices()[:devices])
+ONE = (1, 1, 1)
+ALL = (1, 2, 2)  # parameters and layers split too, over four devices
+
+
+def run(config: Config, steps: int, shape: tuple[int, int, int] = ONE) -> list[dict[str, float]]:
+    """Means of all metrics, update by update, on a mesh."""
+    config = dataclasses.replace(config, mesh=MeshConfig(*shape))
+    mesh = sharding.build_mesh(config.mesh, jax.devices()[: int(np.prod(shape))])
     training = Training(config, Wav2Vec2Task(config), mesh)
     state, means = training.initial_state(), []
     for step in range(steps):
@@ -43,11 +48,11 @@ def run(config: Config, steps: int, devices: int = 1) -> list[dict[str, float]]:
 PLAIN = changed(CONFIG, model={**NO_DROPOUT, "diversity_loss_weight": 0.0})
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-def test_micro_batches_add_up_to_their_batch(devices: int) -> None:
+@pytest.mark.parametrize("shape", [ONE, ALL])
+def test_micro_batches_add_up_to_their_batch(shape: tuple[int, int, int]) -> None:
     """All but the diversity term, which is that of a micro-batch, and draws made inside it."""
     whole = run(PLAIN, 4)
-    split = run(changed(PLAIN, train={"accumulate_steps": 4}), 4, devices)
+    split = run(changed(PLAIN, train={"accumulate_steps": 4}), 4, shape)
     for ours, theirs in zip(split, whole, strict=True):
         for name in ("loss", "contrastive_loss", "feature_penalty", "accuracy", "gradient_norm"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-5), name
@@ -93,9 +98,9 @@ BF16_TOLERANCE = 0.02
 """Relative difference of losses; bfloat16 keeps 8 bits, that is 0.4 % of every product."""
 
 
-def test_bf16_follows_fp32() -> None:
+def test_bf16_on_a_mesh_follows_fp32_on_one_device() -> None:
     """The same draws, dropout included, over a few updates."""
-    exact, rounded = run(CONFIG, 6), run(BF16, 6)
+    exact, rounded = run(CONFIG, 6), run(BF16, 6, ALL)
     for ours, theirs in zip(rounded, exact, strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=BF16_TOLERANCE)
         assert ours["loss"] != theirs["loss"]
