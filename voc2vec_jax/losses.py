@@ -31,6 +31,7 @@ class Contrastive:
     correct: jax.Array
 
 
+@jax.named_scope("contrastive_loss")
 def contrastive_loss(
     predictions: jax.Array,
     targets: jax.Array,
@@ -94,6 +95,7 @@ class MaskedPrediction:
     predictions: jax.Array  # [N] frames by likeliest label
 
 
+@jax.named_scope("label_logits")
 def label_logits(predictions: jax.Array, embeddings: jax.Array, temperature: float) -> jax.Array:
     """Cosine of frames and label embeddings over `temperature` (HuBERT, equation 3), in float32.
 
@@ -111,6 +113,7 @@ def label_logits(predictions: jax.Array, embeddings: jax.Array, temperature: flo
     return jnp.einsum("btp,np->btn", _unit(predictions), _unit(embeddings)) / temperature
 
 
+@jax.named_scope("masked_prediction")
 def masked_prediction(
     logits: jax.Array, targets: jax.Array, counted: jax.Array
 ) -> MaskedPrediction:

@@ -122,6 +122,7 @@ class Training:
             state["params"][path] = jax.device_put(value, self.shardings["params"][path])
         return state
 
+    @jax.named_scope("draws")
     def _draw(self, batch: Batch, key: jax.Array, train: bool) -> Any:
         samples = batch["waveform"].shape[1] if "waveform" in batch else 0
         return self.task.draw(batch["lengths"], samples, key, train=train)
@@ -150,7 +151,8 @@ class Training:
         divisor = jnp.where(count > 0, count, 1)
         gradients = jax.tree.map(lambda g: g / divisor, gradients)
         optimizer = self._optimizer(num_steps)
-        updates, opt_state = optimizer.update(gradients, state["opt_state"], trained)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(gradients, state["opt_state"], trained)
         schedule = optim.learning_rate(self.config.optim, num_steps)
         one = jnp.ones(())
         figures = {

@@ -28,6 +28,7 @@ class FeatureProjection(nnx.Module):
         )
         self.projection = torch_linear(config.conv_dim[-1], config.hidden_size, rngs)
 
+    @jax.named_scope("feature_projection")
     def __call__(self, features: jax.Array, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """`features` [B, T, C] to (hidden [B, T, D], normalised features [B, T, C])."""
         normalised = features if self.layer_norm is None else self.layer_norm(features)
@@ -46,6 +47,7 @@ class SelfAttention(nnx.Module):
         self.q_proj = encoder_linear(width, width, rngs)
         self.out_proj = encoder_linear(width, width, rngs)
 
+    @jax.named_scope("attention")
     def __call__(
         self, x: jax.Array, key_mask: jax.Array | None, key: jax.Array | None
     ) -> jax.Array:
@@ -81,6 +83,7 @@ class FeedForward(nnx.Module):
         self.intermediate_dense = encoder_linear(config.hidden_size, config.intermediate_size, rngs)
         self.output_dense = encoder_linear(config.intermediate_size, config.hidden_size, rngs)
 
+    @jax.named_scope("feed_forward")
     def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:  # [B, T, D]
         activation_key, hidden_key = split_key(key, 2)
         x = dropout(gelu(self.intermediate_dense(x)), self.activation_dropout, activation_key)

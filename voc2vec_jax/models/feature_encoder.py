@@ -78,6 +78,7 @@ class FeatureEncoder(nnx.Module):
             [ConvLayer(config, index, rngs=rngs) for index in range(len(config.conv_dim))]
         )
 
+    @jax.named_scope("feature_extractor")
     def __call__(self, waveform: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
         """Features of a batch of signals.
 

@@ -50,6 +50,7 @@ class PositionalConvEmbedding(nnx.Module):
     def __init__(self, channels: int, kernel_size: int, groups: int, *, rngs: nnx.Rngs):
         self.conv = WeightNormConv(channels, kernel_size, groups, rngs=rngs)
 
+    @jax.named_scope("pos_conv_embed")
     def __call__(self, x: jax.Array) -> jax.Array:  # [B, T, D] -> [B, T, D]
         return gelu(self.conv(x))
 

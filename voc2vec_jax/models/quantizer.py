@@ -36,6 +36,7 @@ class GumbelVectorQuantizer(nnx.Module):
             rngs=rngs,
         )
 
+    @jax.named_scope("quantizer")
     def __call__(
         self,
         features: jax.Array,
