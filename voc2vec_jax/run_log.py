@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from voc2vec_jax.alarm import CollapseAlarm
 from voc2vec_jax.audio import SAMPLE_RATE
 from voc2vec_jax.config import Config
+from voc2vec_jax.first_step import table, write_report
 from voc2vec_jax.listeners import open_listeners
 from voc2vec_jax.metrics import Clock, Display, MetricsFile, Pairs, Window
 from voc2vec_jax.start import Progress
@@ -20,7 +22,7 @@ class RunLog:
 
     Args:
         config: The run.
-        workdir: Gets `metrics.jsonl`, and what listeners keep.
+        workdir: Gets `metrics.jsonl`, `first_step.json`, and what listeners keep.
         progress: Of the run; what it has heard is added to it.
         resumed_at: The restored step, or None for a fresh start.
         quiet: Show nothing.
@@ -39,7 +41,7 @@ class RunLog:
         """Updates behind the last line of this process."""
         self.clock = Clock()
         self.window = Window(progress.window)
-        self._progress = progress
+        self._workdir, self._progress = workdir, progress
         self._alarm = CollapseAlarm(config, progress.alarm)
         self._metrics = MetricsFile(workdir / "metrics.jsonl", resumed_at)
         self._display = Display(config.train.num_steps, progress.step, quiet=quiet)
@@ -50,6 +52,12 @@ class RunLog:
     def say(self, text: str) -> None:
         """A line for whoever watches."""
         self._display.say(text)
+
+    def first_step(self, report: Mapping[str, Any]) -> None:
+        """Shows and keeps the report of the first update of this process."""
+        if jax.process_index() == 0:
+            write_report(self._workdir / "first_step.json", report)
+            self.say(table(report))
 
     def updated(self, step: int) -> None:
         """Shows how many updates are done."""

@@ -106,7 +106,8 @@ def train(arguments: Arguments) -> None:
     from data_pipelines.labelled import LabelledClips, open_labelled_corpus
     from data_pipelines.training import TrainingCorpus, open_training_corpus
     from voc2vec_jax import hub, listeners, model_card, plots, pretrained, trainer
-    from voc2vec_jax.dry_run import dry_run, peak_memory_mib
+    from voc2vec_jax.dry_run import dry_run
+    from voc2vec_jax.first_step import peak_memory_mib, table
     from voc2vec_jax.metrics import read_events, read_metrics
     from voc2vec_jax.tasks import build_task
 
@@ -149,7 +150,9 @@ def train(arguments: Arguments) -> None:
 
     start = initial_params if arguments.init_from else None
     if arguments.dry_run:
-        _say(json.dumps(dry_run(config, task, data, start), indent=2))
+        report = dry_run(config, task, data, start)
+        _say(table(report))
+        print(json.dumps(report, indent=2))
         return
     workdir.mkdir(parents=True, exist_ok=True)
     params = trainer.fit(config, task, data, workdir, start, arguments.resume)

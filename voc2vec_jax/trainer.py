@@ -13,6 +13,7 @@ from voc2vec_jax import sharding
 from voc2vec_jax.alarm import symptoms
 from voc2vec_jax.checkpoint import BestInMemory, Checkpoints, State
 from voc2vec_jax.config import Config
+from voc2vec_jax.first_step import first_update
 from voc2vec_jax.listeners import check_installed
 from voc2vec_jax.metrics import Pairs
 from voc2vec_jax.models.parameters import Params
@@ -51,7 +52,7 @@ def fit(
         config: The run.
         task: Its objective.
         data: Its batches.
-        workdir: Gets `config.json`, `metrics.jsonl` and `checkpoints/`.
+        workdir: Gets `config.json`, `first_step.json`, `metrics.jsonl` and `checkpoints/`.
         initial_params: Called for parameters by path, only if the run starts afresh.
         resume: Another run's working directory.
         compiled: Of an earlier run, whose programs this one then uses; see `Training.for_run`.
@@ -115,6 +116,7 @@ class _Run:
         self.saved = resumed_at
         quiet = isinstance(checkpoints, BestInMemory)
         self.log = RunLog(config, workdir, progress, resumed_at, quiet=quiet)
+        self.reports = not quiet
         self.signal: int | None = None
         # Metrics stay on the device until they are needed, so that the host can run ahead.
         self.pending: list[tuple[int, Metrics, Pairs]] = []
@@ -174,7 +176,12 @@ class _Run:
         with self.log.clock.runs("host_to_device"):
             placed = sharding.place_batch(batch, self.training.mesh)
         with self.log.clock.runs("step"):
-            self.state, metrics = self.training.step(self.state, placed)
+            if self.reports:
+                self.state, metrics, report = first_update(self.training, self.state, placed)
+                self.log.first_step(report)
+                self.reports = False
+            else:
+                self.state, metrics = self.training.step(self.state, placed)
         self.pending.append((self.done, metrics, self.log.heard(batch)))
         self.done += 1
         self.log.updated(self.done)

@@ -83,6 +83,19 @@ class Training:
         )
         return updated
 
+    def lower_step(self, batch: Mapping[str, jax.ShapeDtypeStruct]) -> jax.stages.Lowered:
+        """The program of `step` for such a batch, for the devices of the mesh; nothing runs.
+
+        Args:
+            batch: Shapes, dtypes and shardings; the devices need not exist (`topologies` of JAX).
+        """
+        key = jax.eval_shape(jax.random.key, 0)
+        num_steps = jax.ShapeDtypeStruct((), jnp.int32)
+        lowered: jax.stages.Lowered = self._compiled_step.lower(
+            self.described_state, batch, key, num_steps
+        )
+        return lowered
+
     def evaluate(self, params: Params, batch: Batch, index: int | np.integer) -> Metrics:
         """Figures of a held-out batch, without dropout and with the likeliest codes.
 
