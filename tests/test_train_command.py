@@ -234,6 +234,8 @@ WRONG = {
     "bad value": (["--optim.learning-rate", "-1"], WRONG_USAGE, "optim.learning_rate=-1.0"),
     "warm-up too long": (["--optim.warmup-steps", "60"], WRONG_USAGE, "optim.warmup_steps=60"),
     "equal masks for unequal clips": (["--mask.equalize"], WRONG_USAGE, "mask.equalize=True"),
+    "trace backwards": (["--profile", "15:10"], WRONG_USAGE, "--profile 15:10: give FIRST:LAST"),
+    "trace beyond": (["--profile", "50:61"], WRONG_USAGE, "train.num_steps=60"),
     "rule for nothing": (["--optim.frozen", "decoder"], WRONG_USAGE, "optim.frozen='decoder'"),
     "no such dataset": (["--data.folder", "None", "--data.name", "x"], WRONG_USAGE, "'x'"),
     "no folder": (["--data.folder", "/nowhere/at/all"], BAD_DATA, "/nowhere/at/all"),

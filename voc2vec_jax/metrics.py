@@ -5,8 +5,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,13 @@ class Clock:
     """Where the host's time goes between two log lines.
 
     The device works while the host goes on; what the host then waits for counts as `step`.
+
+    Args:
+        annotate: Names a part to whoever takes a trace of the process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, annotate: Callable[[str], AbstractContextManager[Any]] = nullcontext):
+        self._annotate = annotate
         self._seconds = dict.fromkeys(PARTS, 0.0)
 
     @contextmanager
@@ -67,7 +71,8 @@ class Clock:
         """Puts what happens inside on a part's account."""
         started = time.monotonic()
         try:
-            yield
+            with self._annotate(part):
+                yield
         finally:
             self._seconds[part] += time.monotonic() - started
 

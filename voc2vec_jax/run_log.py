@@ -39,7 +39,7 @@ class RunLog:
     ):
         self.step = progress.step
         """Updates behind the last line of this process."""
-        self.clock = Clock()
+        self.clock = Clock(jax.profiler.TraceAnnotation)
         self.window = Window(progress.window)
         self._workdir, self._progress = workdir, progress
         self._alarm = CollapseAlarm(config, progress.alarm)

@@ -14,6 +14,8 @@ Examples:
         --data.folder ~/recordings --init-from hf:facebook/wav2vec2-base
   See what a run would do, and do one update, without writing anything to the workdir:
     python -m voc2vec_jax.train --config configs/tiny.py --workdir runs/tiny --dry-run
+  Take a trace of the updates 10 to 15:
+    python -m voc2vec_jax.train --config configs/tiny.py --workdir runs/tiny --profile 10:15
 """
 
 import argparse
@@ -50,6 +52,8 @@ class Arguments:
     """Start from another workdir's newest checkpoint, optimiser and step included."""
     dry_run: bool = False
     """Build everything, do one update, print what was seen, leave the workdir alone."""
+    profile: str | None = None
+    """`FIRST:LAST`: trace these updates, counted from 1, into `profile/` of the workdir."""
 
 
 def load_config(location: str) -> Config:
@@ -109,6 +113,7 @@ def train(arguments: Arguments) -> None:
     from voc2vec_jax.dry_run import dry_run
     from voc2vec_jax.first_step import peak_memory_mib, table
     from voc2vec_jax.metrics import read_events, read_metrics
+    from voc2vec_jax.profiling import profiled_steps
     from voc2vec_jax.tasks import build_task
 
     config, workdir = arguments.run, arguments.workdir
@@ -117,6 +122,9 @@ def train(arguments: Arguments) -> None:
             f"--workdir {workdir}: remote paths are not written; mount the bucket (gcsfuse), or"
             " give a local folder"
         )
+    profile = range(0)
+    if arguments.profile is not None:
+        profile = profiled_steps(arguments.profile, config.train.num_steps)
     listeners.check_installed(config)  # before the corpus is decoded, which may take long
     data: LabelledClips | TrainingCorpus
     if config.task == "classify":
@@ -155,7 +163,7 @@ def train(arguments: Arguments) -> None:
         print(json.dumps(report, indent=2))
         return
     workdir.mkdir(parents=True, exist_ok=True)
-    params = trainer.fit(config, task, data, workdir, start, arguments.resume)
+    params = trainer.fit(config, task, data, workdir, start, arguments.resume, profile=profile)
     metrics = workdir / "metrics.jsonl"
     alarms = [event["step"] for event in read_events(metrics, "collapse_alarm")]
     plots.plot_metrics(read_metrics(metrics), workdir / "curves.png", alarms)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 
+import jax
 import numpy as np
 
 from voc2vec_jax import sharding
@@ -17,6 +18,7 @@ from voc2vec_jax.first_step import first_update
 from voc2vec_jax.listeners import check_installed
 from voc2vec_jax.metrics import Pairs
 from voc2vec_jax.models.parameters import Params
+from voc2vec_jax.profiling import Profiler
 from voc2vec_jax.run_log import RunLog
 from voc2vec_jax.start import Progress, TrainingData, find_start
 from voc2vec_jax.tasks import Metrics, Task
@@ -42,6 +44,7 @@ def fit(
     *,
     compiled: Training | None = None,
     inner: bool = False,
+    profile: range = range(0),
 ) -> Params:
     """Trains until `train.num_steps` updates are done, from wherever the run stands.
 
@@ -52,12 +55,14 @@ def fit(
         config: The run.
         task: Its objective.
         data: Its batches.
-        workdir: Gets `config.json`, `first_step.json`, `metrics.jsonl` and `checkpoints/`.
+        workdir: Gets `config.json`, `first_step.json`, `metrics.jsonl`, `checkpoints/` and, if
+            asked for, `profile/`.
         initial_params: Called for parameters by path, only if the run starts afresh.
         resume: Another run's working directory.
         compiled: Of an earlier run, whose programs this one then uses; see `Training.for_run`.
         inner: A short run inside something larger: it shows nothing, keeps the best parameters in
             memory instead of checkpoints, and cannot be gone on with.
+        profile: Updates that process 0 traces, see `profiling`.
 
     Returns:
         The parameters after the last update, or those of the best held-out figure if
@@ -83,7 +88,7 @@ def fit(
         return _train(_Run(training, data, BestInMemory(), workdir, state, Progress(), False))
     with Checkpoints(workdir / "checkpoints", config.train.keep_checkpoints) as checkpoints:
         start = find_start(training, data, checkpoints, initial_params, resume)
-        return _train(_Run(training, data, checkpoints, workdir, *start))
+        return _train(_Run(training, data, checkpoints, workdir, *start, profile=profile))
 
 
 def _train(run: "_Run") -> Params:
@@ -105,6 +110,8 @@ class _Run:
         state: State,
         progress: Progress,
         resumed: bool,
+        *,
+        profile: range = range(0),
     ):
         config = training.config
         # Only now is it certain that this configuration belongs to this working directory.
@@ -116,6 +123,8 @@ class _Run:
         self.saved = resumed_at
         quiet = isinstance(checkpoints, BestInMemory)
         self.log = RunLog(config, workdir, progress, resumed_at, quiet=quiet)
+        mine = profile if jax.process_index() == 0 else range(0)
+        self.profiler = Profiler(mine, workdir / "profile", self.log.say)
         self.reports = not quiet
         self.signal: int | None = None
         # Metrics stay on the device until they are needed, so that the host can run ahead.
@@ -132,6 +141,7 @@ class _Run:
     def close(self) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
+        self.profiler.close(self.done)
         self.log.close()
 
     def to_the_end(self) -> Params:
@@ -140,6 +150,7 @@ class _Run:
             self.log.say(f"resumed at step {self.done} of {train.num_steps}")
         if self.out_of_patience:
             return self._export()
+        self.profiler.between(self.done, self.state)
         for batch in self._timed(self.data.batches(self.done, train.num_steps)):
             self._update(batch)
             last = self.done == train.num_steps
@@ -175,7 +186,8 @@ class _Run:
     def _update(self, batch: dict[str, np.ndarray]) -> None:
         with self.log.clock.runs("host_to_device"):
             placed = sharding.place_batch(batch, self.training.mesh)
-        with self.log.clock.runs("step"):
+        annotation = jax.profiler.StepTraceAnnotation("update", step_num=self.done + 1)
+        with self.log.clock.runs("step"), annotation:
             if self.reports:
                 self.state, metrics, report = first_update(self.training, self.state, placed)
                 self.log.first_step(report)
@@ -185,6 +197,7 @@ class _Run:
         self.pending.append((self.done, metrics, self.log.heard(batch)))
         self.done += 1
         self.log.updated(self.done)
+        self.profiler.between(self.done, self.state)
 
     def _flush(self) -> None:
         """Brings the figures of finished updates to the host, and stops at the first bad one."""
