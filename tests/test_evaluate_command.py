@@ -151,6 +151,36 @@ def test_bad_files_stop_a_prediction_or_are_listed(
     assert "1 of 2 files skipped" in said.err
 
 
+@pytest.mark.parametrize("columns", ["200", "60"])
+def test_a_table_holds_whole_names_and_the_same_scores(
+    undisturbed: Path,
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    columns: str,
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    files = [str(place / name) for name in ("00.wav", "01.wav")]
+    arguments = [*files, "--model", str(undisturbed / "export"), "--top", "2"]
+    assert predict.main([*arguments, "--format", "json"]) == DONE
+    expected = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert predict.main(arguments) == DONE
+    rows: list[list[str]] = []
+    for line in capsys.readouterr().out.splitlines():
+        if line.startswith("│"):
+            cells = [cell.strip() for cell in line.strip("│").split("│")]
+            if cells[1]:  # the first line of a row
+                rows.append(cells)
+            else:  # a name that goes on, and perhaps the classes
+                rows[-1][0] += cells[0]
+                rows[-1][3] = f"{rows[-1][3]} {cells[3]}"
+    assert [row[0] for row in rows] == files
+    for (_, seconds, windows, classes), one in zip(rows, expected, strict=True):
+        assert (seconds, windows) == (f"{one['seconds']:.1f}", str(one["windows"]))
+        named = [f"{label} {score:.3f}" for label, score in one["scores"].items()]
+        assert classes.split() == " ".join(named).split()
+
+
 def test_a_model_without_a_trained_head_predicts_nothing(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,6 +29,7 @@ from voc2vec_jax.audio import (
     SAMPLE_RATE,
     AudioError,
     normalize,
+    pad_batch,
 )
 from voc2vec_jax.config import ConfigError
 from voc2vec_jax.inputs import Input, InputsError, decode_ahead, find_inputs
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 
 CHUNK_FILES = 64
 """Files that are decoded before their windows are sorted by length and put into batches."""
-BATCH_SECONDS = 60.0
-"""Audio in a batch, about."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +159,7 @@ def _scores(
 ) -> Iterator[Prediction]:
     from scipy.special import softmax
 
+    from voc2vec_jax.features import batches
     from voc2vec_jax.models import ClassifierOutput
 
     parts = [
@@ -169,17 +169,13 @@ def _scores(
     ]
     sums = {file: np.zeros(len(model.config.labels)) for file in waveforms}
     frames: dict[Path, list[int]] = {file: [] for file in waveforms}
-    parts.sort(key=lambda row: row[1].stop - row[1].start)
-    while parts:
-        longest = parts[-1][1].stop - parts[-1][1].start
-        count = max(int(BATCH_SECONDS * SAMPLE_RATE / longest), 1)
-        # Under `hf` a score depends on the padding, so that nothing is padded.
-        rows = parts[-count:] if model.padding == "masked" else parts[-1:]
-        del parts[-len(rows) :]
-        batch = np.zeros((len(rows), longest), np.float32)
-        for row, (file, part) in zip(batch, rows, strict=True):
-            row[: part.stop - part.start] = waveforms[file][part]
-        out = model(batch, [part.stop - part.start for _, part in rows])
+    # Under `hf` a score depends on the padding, so that nothing is padded.
+    masked = model.padding == "masked"
+    sizes = [part.stop - part.start for _, part in parts]
+    for numbers in batches(sizes) if masked else [[number] for number in range(len(parts))]:
+        rows = [parts[number] for number in numbers]
+        cut = [waveforms[file][part] for file, part in rows]
+        out = model(*pad_batch(cut, normalize="none"))
         assert isinstance(out, ClassifierOutput)
         for (file, _), logits, mask in zip(
             rows, np.asarray(out.logits, np.float64), np.asarray(out.frame_mask), strict=True
@@ -212,9 +208,10 @@ def write(predictions: Iterator[Prediction], arguments: Arguments) -> None:
             print(json.dumps(fields, ensure_ascii=False), flush=True)
     else:
         from rich.console import Console
-        from rich.table import Table
+        from rich.table import Column, Table
 
-        table = Table("file", "seconds", "windows", "classes")
+        # A long name is folded; by default its end would be cut.
+        table = Table(Column("file", overflow="fold"), "seconds", "windows", "classes")
         for one in predictions:
             named = list(one.scores.items())[: arguments.top]
             classes = "  ".join(f"{label} {score:.3f}" for label, score in named)
