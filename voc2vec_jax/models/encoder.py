@@ -68,9 +68,13 @@ class SelfAttention(nnx.Module):
         )
         if key_mask is not None:
             scores = jnp.where(key_mask[:, None, None, :], scores, jnp.finfo(scores.dtype).min)
-        weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
-        weights = dropout(weights, self.dropout_rate, key)
-        mixed = jnp.einsum("bhqt,bhtk->bhqk", weights, values).transpose(0, 2, 1, 3)
+        # The softmax, whose division is done on the mixture: K numbers a frame instead of T.
+        highest = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
+        weights = jnp.exp(scores - highest)
+        total = weights.sum(axis=-1, keepdims=True)
+        weights = dropout(weights.astype(x.dtype), self.dropout_rate, key)
+        mixed = jnp.einsum("bhqt,bhtk->bhqk", weights, values, preferred_element_type=jnp.float32)
+        mixed = (mixed / total).astype(x.dtype).transpose(0, 2, 1, 3)
         return self.out_proj(mixed.reshape(batch, frames, width))
 
 

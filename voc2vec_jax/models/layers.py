@@ -37,6 +37,9 @@ def _normal_distribution(x: jax.Array) -> jax.Array:
 
 def _gelu_backward(x: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
     def by_erf(x: jax.Array, grad: jax.Array) -> jax.Array:
+        # Without the barrier XLA would find the same erf in the forward pass and keep its values
+        # until here: more memory to fill and to read again than computing them anew takes.
+        x = jax.lax.optimization_barrier(x)
         density = jnp.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
         return grad * (_normal_distribution(x) + x * density)
 
@@ -67,9 +70,19 @@ class LayerNorm(nnx.LayerNorm):
     """Computes in float32 whatever it is given, and gives back the dtype that it was given."""
 
     def __call__(self, x: jax.Array, *, mask: jax.Array | None = None) -> jax.Array:
-        """Normalises the last axis of `x`, over all of it or where `mask` is True."""
-        normalised: jax.Array = super().__call__(x.astype(jnp.float32), mask=mask)
-        return normalised.astype(x.dtype)
+        """Normalises the last axis of `x`; a mask, which Flax has, is not supported."""
+        assert mask is None
+        wide = x.astype(jnp.float32)
+        centred = wide - wide.mean(axis=-1, keepdims=True)
+        variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+        # In this order: Flax multiplies scale and deviation first, which makes an array of the
+        # size of `x` that XLA:CPU keeps for the backward pass.
+        normalised = centred * jax.lax.rsqrt(variance + self.epsilon)
+        assert self.scale is not None
+        assert self.bias is not None
+        per_feature = (1,) * (x.ndim - 1) + (-1,)
+        scale, bias = self.scale[...].reshape(per_feature), self.bias[...].reshape(per_feature)
+        return (normalised * scale + bias).astype(x.dtype)
 
 
 def layer_norm(features: int, epsilon: float, rngs: nnx.Rngs) -> LayerNorm:
