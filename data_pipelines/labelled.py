@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from data_pipelines.augment import Augmentation
 from data_pipelines.clip_plan import ClipPlan, Ints, LabelledBatch
 from data_pipelines.held_out import held_out
-from data_pipelines.pipeline import assemble
+from data_pipelines.pipeline import ALL_ROWS, Share, assemble
 from data_pipelines.plan import long_enough
 from data_pipelines.sources import open_corpus
 from data_pipelines.store import DataError, FlatStore
@@ -44,6 +44,8 @@ class LabelledClips:
     """[classes] what a clip of each class counts."""
     features: NDArray[np.float32] | None = None
     """[clips of the corpus, K, D] in place of samples, for a frozen encoder."""
+    share: Share = ALL_ROWS
+    """The rows of each batch that this process reads."""
 
     @property
     def fingerprint(self) -> str:
@@ -85,6 +87,8 @@ class LabelledClips:
         return (self._arrays(plan.batch(step)) for step in range(plan.batches_per_epoch))
 
     def _arrays(self, batch: LabelledBatch, change: Augmentation | None = None) -> Arrays:
+        numbers = self.share.rows(len(batch.clips))
+        batch = batch.rows(numbers)
         labels = self.labels[batch.clips]
         arrays: Arrays = {
             "lengths": batch.lengths,
@@ -93,7 +97,7 @@ class LabelledClips:
             "clips": batch.clips,
         }
         if self.features is None:
-            waveform = assemble(self.store, batch, self.data.normalize, change)
+            waveform = assemble(self.store, batch, self.data.normalize, change, numbers)
             return {"waveform": waveform, **arrays}
         return {"features": self.features[batch.clips], **arrays}
 

@@ -5,7 +5,6 @@ reads what it needs of the store. A call per clip would cost ten times as much.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
@@ -46,6 +45,32 @@ class Joined(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Share:
+    """The rows of every batch that one of several processes reads: some of `count` blocks."""
+
+    blocks: tuple[int, ...] = (0,)
+    """Ascending."""
+    count: int = 1
+
+    def rows(self, batch_size: int) -> NDArray[np.int64]:
+        """Index of its rows in a batch.
+
+        Raises:
+            ConfigError: A batch does not divide into blocks.
+        """
+        if batch_size % self.count:
+            raise ConfigError(
+                f"data.batch_multiple: a batch of {batch_size} clips cannot be split into"
+                f" {self.count} blocks for data × fsdp devices; make it a multiple of {self.count}"
+            )
+        size = batch_size // self.count
+        return np.concatenate([np.arange(b * size, (b + 1) * size) for b in self.blocks])
+
+
+ALL_ROWS = Share()
+
+
 @dataclass(frozen=True, eq=False)
 class ClassLabels:
     """The class of every clip as `labels` [b] int32, -1 where it is unknown."""
@@ -72,8 +97,7 @@ def batches(
     stop_step: int,
     joined: Sequence[Joined] = (),
     augmentation: Augmentation | None = None,
-    process_index: int = 0,
-    process_count: int = 1,
+    share: Share = ALL_ROWS,
 ) -> Iterator[Batch]:
     """The batches of steps `start_step` to `stop_step` - 1, this process's rows of each.
 
@@ -85,34 +109,27 @@ def batches(
         stop_step: the step after the last.
         joined: what goes along with the samples.
         augmentation: changes each window after its normalisation.
-        process_index: this process, 0 to `process_count` - 1; it gets a contiguous block of rows.
-        process_count: processes that share each batch.
+        share: the rows that are read here.
 
     Yields:
         `waveform` float32 [b, S], zero-padded at the end, and `lengths` int32 [b] in samples,
-        where b is the batch size over `process_count` and (b · process_count, S) one of
-        `plan.shapes`; further arrays as `joined`. All are read-only.
+        where b rows are the `share` of B, and (B, S) is one of `plan.shapes`; further arrays as
+        `joined`. All are read-only.
 
     Raises:
         ConfigError: a batch cannot be split evenly over the processes.
         DataError: while iterating, when the samples file has been cut short or cannot be read.
     """
     assert 0 <= start_step <= stop_step
-    assert 0 <= process_index < process_count
-    for batch_size, _ in plan.shapes:
-        if batch_size % process_count:
-            raise ConfigError(
-                f"data.batch_multiple={data.batch_multiple}: a batch of {batch_size} clips cannot"
-                f" be split over {process_count} processes; make it a multiple of {process_count}"
-            )
-    rows_share = (process_index, process_count)
+    shares = {batch_size: share.rows(batch_size) for batch_size, _ in plan.shapes}
     names = ["waveform", "lengths", *(item.name for item in joined)]
     types = [np.float32, *[np.int32] * (len(names) - 1)]
 
     def make(step: int) -> list[NDArray[Any]]:
-        rows = _rows_of(plan.batch(step), *rows_share)
-        first_row = process_index * len(rows.clips)
-        waveform = assemble(store, rows, data.normalize, augmentation, first_row)
+        batch = plan.batch(step)
+        numbers = shares[len(batch.clips)]
+        rows = batch.rows(numbers)
+        waveform = assemble(store, rows, data.normalize, augmentation, numbers)
         return [waveform, rows.lengths, *(item.rows(rows) for item in joined)]
 
     made = _ahead_of_time(make, types, start_step, stop_step)
@@ -165,25 +182,21 @@ def _import_tensorflow() -> Any:
     return tf
 
 
-def _rows_of(batch: PlannedBatch, process_index: int, process_count: int) -> PlannedBatch:
-    share = len(batch.clips) // process_count
-    rows = slice(process_index * share, (process_index + 1) * share)
-    return dataclasses.replace(
-        batch, clips=batch.clips[rows], starts=batch.starts[rows], lengths=batch.lengths[rows]
-    )
-
-
 def assemble(
     store: FlatStore,
     batch: PlannedBatch,
     mode: str,
     augmentation: Augmentation | None = None,
-    first_row: int = 0,
+    numbers: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float32]:
-    """Crop, normalise, augment and pad the windows of a batch: waveform float32 [b, S]."""
+    """Crop, normalise, augment and pad the windows of a batch: waveform float32 [b, S].
+
+    `numbers` are those of its rows in the whole batch, if it is not the whole.
+    """
     waveform = np.zeros((len(batch.clips), batch.bucket_samples), np.float32)
-    windows = zip(waveform, batch.clips, batch.starts, batch.lengths, strict=True)
-    for number, (row, clip, start, length) in enumerate(windows):
+    numbers = np.arange(len(batch.clips)) if numbers is None else numbers
+    windows = zip(numbers, waveform, batch.clips, batch.starts, batch.lengths, strict=True)
+    for number, row, clip, start, length in windows:
         window = row[:length]
         window[:] = from_int16(store.read(clip, start, length))
         if mode == "clip":
@@ -193,5 +206,5 @@ def assemble(
         elif mode == "padded":
             row[:] = normalize(row)
         if augmentation is not None:
-            augmentation(window, batch.step, first_row + number)
+            augmentation(window, batch.step, int(number))
     return waveform

@@ -11,9 +11,11 @@ How many windows a clip gives, and into which bucket they fall, depends on its l
 number of batches in an epoch is therefore a constant, and (epoch, index) = divmod(step, constant).
 """
 
+import dataclasses
 import functools
 import math
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +42,14 @@ class PlannedBatch:
     """[B] first sample of the window inside its clip."""
     lengths: NDArray[np.int32]
     """[B] samples in the window, at most `bucket_samples`."""
+
+    def rows(self, numbers: NDArray[np.int64]) -> Self:
+        """Some of its rows as a batch."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        taken: dict[str, Any] = {
+            k: v[numbers] for k, v in values.items() if isinstance(v, np.ndarray)
+        }
+        return dataclasses.replace(self, **taken)
 
 
 @dataclass(frozen=True, eq=False)

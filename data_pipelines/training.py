@@ -11,7 +11,7 @@ import numpy as np
 from data_pipelines.augment import Augmentation
 from data_pipelines.frame_targets import FrameTargets, open_targets
 from data_pipelines.held_out import held_out
-from data_pipelines.pipeline import Batch, Joined, batches
+from data_pipelines.pipeline import ALL_ROWS, Batch, Joined, Share, batches
 from data_pipelines.plan import BatchPlan, long_enough
 from data_pipelines.sources import open_corpus
 from data_pipelines.store import FlatStore
@@ -36,6 +36,8 @@ class TrainingCorpus:
     """Of the clips that are held out, if any are."""
     joined: tuple[Joined, ...] = ()
     """What goes along with the samples."""
+    share: Share = ALL_ROWS
+    """The rows of each batch that this process reads."""
 
     @property
     def fingerprint(self) -> str:
@@ -93,6 +95,7 @@ class TrainingCorpus:
             augmentation=augmentation,
             start_step=start_step,
             stop_step=stop_step,
+            share=self.share,
         )
 
     def summary(self) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_pipelines.augment import Augmentation
-from data_pipelines.pipeline import Batch, ClassLabels, batches
+from data_pipelines.pipeline import Batch, ClassLabels, Share, batches
 from data_pipelines.plan import BatchPlan
 from data_pipelines.store import Clip, DataError, FlatStore, build_store, from_int16
 from voc2vec_jax.audio import normalize, pad_batch
@@ -109,8 +109,7 @@ def test_processes_share_the_global_batch(
                 DATA,
                 start_step=2,
                 stop_step=6,
-                process_index=index,
-                process_count=process_count,
+                share=Share((index,), process_count),
             )
         )
         for index in range(process_count)
@@ -123,9 +122,30 @@ def test_processes_share_the_global_batch(
         assert_same(joined, whole)
 
 
+def test_a_process_may_hold_blocks_that_are_apart(store: FlatStore, plan: BatchPlan) -> None:
+    """As on a mesh that follows the wiring of the devices; the augmentation goes by global row."""
+    change = Augmentation(seed=3, gain_db=6.0, noise_snr_db=(10.0, 20.0))
+    whole = batches(store, plan, DATA, start_step=0, stop_step=3, augmentation=change)
+    shares = [
+        batches(
+            *(store, plan, DATA),
+            start_step=0,
+            stop_step=3,
+            augmentation=change,
+            share=Share(blocks, 4),
+        )
+        for blocks in ((0, 2), (1, 3))
+    ]
+    for batch, even, odd in zip(whole, *shares, strict=True):
+        for name in ("waveform", "lengths"):
+            rows = batch[name].reshape(2, 2, -1, *batch[name].shape[1:])
+            np.testing.assert_array_equal(even[name].reshape(rows[:, 0].shape), rows[:, 0])
+            np.testing.assert_array_equal(odd[name].reshape(rows[:, 1].shape), rows[:, 1])
+
+
 def test_uneven_split_is_refused_at_once(store: FlatStore, plan: BatchPlan) -> None:
-    with pytest.raises(ConfigError, match=r"batch_multiple=4: a batch of 20 .* 3 processes"):
-        batches(store, plan, DATA, start_step=0, stop_step=1, process_count=3)
+    with pytest.raises(ConfigError, match=r"a batch of 20 .* 3 blocks"):
+        batches(store, plan, DATA, start_step=0, stop_step=1, share=Share((0,), 3))
 
 
 def one_clip(directory: Path) -> tuple[FlatStore, BatchPlan]:
@@ -190,8 +210,7 @@ def test_augmentation_changes_level_and_adds_noise_as_asked(
                 start_step=start,
                 stop_step=6,
                 augmentation=augmentation,
-                process_index=process,
-                process_count=process_count,
+                share=Share((process,), process_count),
             )
         )
 

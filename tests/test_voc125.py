@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from data_pipelines import voc125
 from data_pipelines.flat_store import Clip, DataError, FlatStore
-from data_pipelines.pipeline import batches
+from data_pipelines.pipeline import Share, batches
 from data_pipelines.plan import BatchPlan, PlannedBatch
 from data_pipelines.prepare import builder_class
 from data_pipelines.sources import open_corpus
@@ -171,8 +171,7 @@ def test_mixed_batches_resume_on_any_number_of_processes(
                 *(joined, plan(), DATA),
                 start_step=start,
                 stop_step=last,
-                process_index=index,
-                process_count=process_count,
+                share=Share((index,), process_count),
             )
         )
         for index in range(process_count)

@@ -104,6 +104,18 @@ def check_batch(rows: int, mesh: Mesh, accumulate_steps: int = 1) -> None:
         )
 
 
+def batch_share(mesh: Mesh) -> tuple[tuple[int, ...], int]:
+    """Which blocks of rows of every batch the devices of this process hold, and of how many.
+
+    Where the tensor axis spans processes, several of them hold the same block. Blocks of one
+    process need not lie side by side: a mesh follows the wiring of the devices.
+    """
+    groups = mesh.devices.reshape(-1, mesh.shape["tensor"])
+    here = jax.process_index()
+    held = [i for i, group in enumerate(groups) if any(d.process_index == here for d in group)]
+    return tuple(held), len(groups)
+
+
 def place_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This process's rows of a batch as global arrays, clips split over the batch axes."""
     sharding = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
