@@ -12,6 +12,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from voc2vec_jax import processes
+from voc2vec_jax.checkpoint_sums import write_sums
+
 State = dict[str, Any]
 """`{"params": {path: array}, "opt_state": ..., "step": int32 []}`"""
 
@@ -45,7 +48,8 @@ class Checkpoints:
     """The checkpoints of one run, newest last.
 
     Saving is asynchronous and atomic: a killed process leaves the previous checkpoint as the
-    newest, and its half-written successor is removed at the next start.
+    newest, and its half-written successor is removed at the next start. Each holds checksums of
+    its files. Of several processes all take part in saving and in restoring.
 
     Args:
         directory: Made if missing.
@@ -59,6 +63,7 @@ class Checkpoints:
         self._directory = directory.absolute()
         reads_only = keep is None
         self._kept = _NewestAndBest(keep)
+        self._saving = -1
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
@@ -66,6 +71,7 @@ class Checkpoints:
                 cleanup_tmp_directories=not reads_only,
                 create=not reads_only,
                 read_only=reads_only,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_sums),
             ),
             item_names=("state", "meta"),
         )
@@ -87,7 +93,8 @@ class Checkpoints:
         Raises:
             CheckpointWriteError: No room for it, or the save before it has failed.
         """
-        self._kept.best = best
+        self.wait()  # as Orbax does; what it is about to finish is still called `_saving`
+        self._kept.best, self._saving = best, step
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         free = shutil.disk_usage(self._directory).free
         if free < needed:
@@ -103,6 +110,11 @@ class Checkpoints:
             )
         except (OSError, RuntimeError, ValueError) as error:
             raise self._write_error(str(error)) from None
+
+    def _write_sums(self) -> None:
+        # Called when all files are there and the directory has not yet got its final name.
+        for unfinished in self._directory.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
+            write_sums(unfinished)
 
     def _write_error(self, reason: str) -> CheckpointWriteError:
         return CheckpointWriteError(
@@ -154,17 +166,21 @@ class Checkpoints:
         params: dict[str, jax.Array] = restored["state"]["params"]
         return params
 
-    def close(self) -> None:
-        """Waits for a save in progress.
+    def wait(self) -> None:
+        """Until a save in progress is done.
 
         Raises:
             CheckpointWriteError: It failed.
         """
         try:
             self._manager.wait_until_finished()
-            self._manager.close()
         except (OSError, RuntimeError, ValueError) as error:
             raise self._write_error(str(error)) from None
+
+    def close(self) -> None:
+        """Waits for a save in progress, as `wait`."""
+        self.wait()
+        self._manager.close()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -175,7 +191,9 @@ class Checkpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        # A process that fails alone must not wait for others, which wait for it.
+        if error is None or not processes.several():
+            self.close()
 
 
 class BestInMemory:
@@ -192,6 +210,9 @@ class BestInMemory:
         if step == best:
             # Copies: an update reuses the memory of the parameters that it is given.
             self._params = {path: np.array(value) for path, value in state["params"].items()}
+
+    def wait(self) -> None:
+        """Nothing is in progress."""
 
     def restore(self, step: int, abstract_state: State) -> State:
         """The best parameters, where `abstract_state` says; without optimiser and step."""

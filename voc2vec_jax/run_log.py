@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
+from voc2vec_jax import processes
 from voc2vec_jax.alarm import CollapseAlarm
-from voc2vec_jax.audio import SAMPLE_RATE
 from voc2vec_jax.config import Config
 from voc2vec_jax.first_step import table, write_report
 from voc2vec_jax.listeners import open_listeners
@@ -26,6 +25,8 @@ class RunLog:
         progress: Of the run; what it has heard is added to it.
         resumed_at: The restored step, or None for a fresh start.
         quiet: Show nothing.
+
+    Of several processes the first one writes and shows; the others keep the same account.
     """
 
     def __init__(
@@ -43,9 +44,10 @@ class RunLog:
         self.window = Window(progress.window)
         self._workdir, self._progress = workdir, progress
         self._alarm = CollapseAlarm(config, progress.alarm)
-        self._metrics = MetricsFile(workdir / "metrics.jsonl", resumed_at)
-        self._display = Display(config.train.num_steps, progress.step, quiet=quiet)
-        self._listeners = open_listeners(config, workdir, resumed_at)
+        speaks = processes.is_first()
+        self._metrics = MetricsFile(workdir / "metrics.jsonl", resumed_at) if speaks else None
+        self._display = Display(config.train.num_steps, progress.step, quiet=quiet or not speaks)
+        self._listeners = open_listeners(config, workdir, resumed_at) if speaks else []
         self._started = self._logged_at = time.monotonic()
         self._audio_seconds = 0.0
 
@@ -63,11 +65,17 @@ class RunLog:
         """Shows how many updates are done."""
         self._display.step(step)
 
-    def heard(self, batch: Mapping[str, np.ndarray]) -> Pairs:
-        """Takes account of a batch; what a log line says of batches, as sums and counts."""
-        real = batch.get("weight", batch["lengths"]) > 0
-        seconds = float(batch["lengths"][real].sum()) / SAMPLE_RATE
-        padded = batch["waveform"].size / SAMPLE_RATE if "waveform" in batch else seconds
+    def event(self, name: str, **facts: Any) -> None:
+        """Something that happened at the last logged step."""
+        self._write({"event": name, "step": self.step, **facts})
+
+    def heard(self, seconds: float, padded: float) -> Pairs:
+        """Takes account of a batch; what a log line says of batches, as sums and counts.
+
+        Args:
+            seconds: Of real samples in the batch, of all processes.
+            padded: Seconds with the padding.
+        """
         self._audio_seconds += seconds
         self._progress.heard_seconds += seconds
         return {"padding_share": (padded - seconds, padded), "batch_seconds": (seconds, 1.0)}
@@ -88,7 +96,7 @@ class RunLog:
         )
         entry |= self.clock.take()
         entry["time_compiled_programs"] = compiled_programs
-        self._metrics.write(entry)
+        self._write(entry)
         self._display.log(step, entry)
         figures = {k: float(v) for k, v in entry.items() if k != "step" and v is not None}
         for listener in self._listeners:
@@ -97,11 +105,15 @@ class RunLog:
 
         event = self._alarm.see(entry)
         if event is not None:
-            self._metrics.write(event)
+            self._write(event)
             self.say(
                 f"COLLAPSE ALARM at step {step} ({', '.join(event['symptoms'])}): "
                 f"{event['saw']}. {event['try']}"
             )
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        if self._metrics is not None:
+            self._metrics.write(entry)
 
     def note(self) -> None:
         """Puts what a resumed log needs into the progress of the run."""
@@ -111,6 +123,7 @@ class RunLog:
     def close(self) -> None:
         """Leaves the terminal as it was, and closes all files."""
         self._display.close()
-        self._metrics.close()
+        if self._metrics is not None:
+            self._metrics.close()
         for listener in self._listeners:
             listener.close()

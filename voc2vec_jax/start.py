@@ -9,7 +9,9 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from voc2vec_jax import processes
 from voc2vec_jax.checkpoint import CheckpointMismatchError, Checkpoints, State, with_shardings
+from voc2vec_jax.checkpoint_sums import newest_whole, set_aside
 from voc2vec_jax.config import Config, ConfigError, TrainConfig
 from voc2vec_jax.update import Training
 
@@ -80,6 +82,29 @@ class Progress:
         }
 
 
+def set_corrupt_aside(directory: Path) -> list[str]:
+    """Moves checkpoints that are newer than the newest whole one out of the way.
+
+    Before Orbax opens the directory, which stumbles over some of them.
+
+    Returns:
+        For each of them, in words, what is wrong and where it is now.
+
+    Raises:
+        CorruptCheckpointError: There are checkpoints, and none of them is whole.
+    """
+
+    def work() -> list[str]:
+        whole, damaged = newest_whole(directory)
+        return [
+            f"checkpoint {step} is corrupt ({what}): moved to {set_aside(directory, step)}, going "
+            f"on from step {whole}"
+            for step, what in damaged.items()
+        ]
+
+    return processes.first_does(work, "looking at checkpoints")
+
+
 def find_start(
     training: Training,
     data: TrainingData,
@@ -104,9 +129,9 @@ def find_start(
 def _resume_other(training: Training, data: TrainingData, workdir: Path) -> tuple[State, Progress]:
     directory = workdir / "checkpoints"
     if directory.is_dir():
-        with Checkpoints(directory, keep=None) as checkpoints:
-            step = checkpoints.latest_step()
-            if step is not None:
+        step = processes.first_does(lambda: newest_whole(directory)[0], "looking at checkpoints")
+        if step is not None:
+            with Checkpoints(directory, keep=None) as checkpoints:
                 state, progress = _restore(training, data, checkpoints, step)
                 # The best checkpoint stays behind in the other workdir.
                 progress.best_step = progress.best_value = None

@@ -16,6 +16,9 @@ Examples:
     python -m voc2vec_jax.train --config configs/tiny.py --workdir runs/tiny --dry-run
   Take a trace of the updates 10 to 15:
     python -m voc2vec_jax.train --config configs/tiny.py --workdir runs/tiny --profile 10:15
+  One of four processes that share a run (docs/launching.md):
+    python -m voc2vec_jax.train --config configs/wav2vec2_base.py --workdir /shared/base \\
+        --processes.coordinator host0:1234 --processes.count 4 --processes.index 2
 """
 
 import argparse
@@ -24,14 +27,21 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import tyro
 
+from voc2vec_jax import processes
 from voc2vec_jax.config import Config, ConfigError
+from voc2vec_jax.processes import Processes
+
+if TYPE_CHECKING:
+    from data_pipelines.labelled import LabelledClips
+    from data_pipelines.training import TrainingCorpus
 
 DONE, FAILED, WRONG_USAGE, BAD_DATA, PREEMPTED = 0, 1, 2, 3, 75
 
@@ -54,6 +64,7 @@ class Arguments:
     """Build everything, do one update, print what was seen, leave the workdir alone."""
     profile: str | None = None
     """`FIRST:LAST`: trace these updates, counted from 1, into `profile/` of the workdir."""
+    processes: Processes = field(default_factory=Processes)
 
 
 def load_config(location: str) -> Config:
@@ -107,14 +118,14 @@ def parse(argv: Sequence[str]) -> Arguments:
 def train(arguments: Arguments) -> None:
     """Does what the command line asks for; see `trainer.fit` for what it raises."""
     # Imported here, so that --help and a wrong flag answer at once.
-    from data_pipelines.labelled import LabelledClips, open_labelled_corpus
-    from data_pipelines.training import TrainingCorpus, open_training_corpus
-    from voc2vec_jax import hub, listeners, model_card, plots, pretrained, trainer
+    from data_pipelines.labelled import LabelledClips
+    from voc2vec_jax import hub, listeners, trainer
     from voc2vec_jax.dry_run import dry_run
-    from voc2vec_jax.first_step import peak_memory_mib, table
-    from voc2vec_jax.metrics import read_events, read_metrics
+    from voc2vec_jax.first_step import table
     from voc2vec_jax.profiling import profiled_steps
+    from voc2vec_jax.run_export import export_run
     from voc2vec_jax.tasks import build_task
+    from voc2vec_jax.workdir_lock import WorkdirLock
 
     config, workdir = arguments.run, arguments.workdir
     if ":/" in workdir.as_posix():  # `Path` makes one slash of two
@@ -126,19 +137,9 @@ def train(arguments: Arguments) -> None:
     if arguments.profile is not None:
         profile = profiled_steps(arguments.profile, config.train.num_steps)
     listeners.check_installed(config)  # before the corpus is decoded, which may take long
-    data: LabelledClips | TrainingCorpus
-    if config.task == "classify":
-        config, data = open_labelled_corpus(config)
-    else:
-        data = open_training_corpus(
-            config.data,
-            config.train.seed,
-            conv_kernel=config.model.conv_kernel,
-            conv_stride=config.model.conv_stride,
-            clusters=config.model.num_clusters if config.task == "hubert" else None,
-        )
+    config, data = _open_data(config)
     task = build_task(config)
-    _say(data.summary())
+    _say_once(data.summary())
     if config.mask.equalize and not (
         isinstance(data, LabelledClips) or data.plan.has_equal_lengths
     ):
@@ -153,39 +154,72 @@ def train(arguments: Arguments) -> None:
         params, ledger = hub.load_params(
             arguments.init_from, task.architecture, config.model, redrawn=task.redrawn
         )
-        _say(f"{arguments.init_from}: {ledger}\n{task.restart_rules()}")
+        _say_once(f"{arguments.init_from}: {ledger}\n{task.restart_rules()}")
         return params
 
     start = initial_params if arguments.init_from else None
     if arguments.dry_run:
         report = dry_run(config, task, data, start)
-        _say(table(report))
-        print(json.dumps(report, indent=2))
+        _say_once(table(report))
+        if processes.is_first():
+            print(json.dumps(report, indent=2))
         return
     workdir.mkdir(parents=True, exist_ok=True)
-    params = trainer.fit(config, task, data, workdir, start, arguments.resume, profile=profile)
-    metrics = workdir / "metrics.jsonl"
-    alarms = [event["step"] for event in read_events(metrics, "collapse_alarm")]
-    plots.plot_metrics(read_metrics(metrics), workdir / "curves.png", alarms)
-    hub.save_pretrained(
-        pretrained.PretrainedModel(
-            task.architecture,
-            config.model,
-            params,
-            preprocessor=pretrained.Preprocessor.of_training(config.data.normalize),
-        ),
-        workdir / "export",
-        facts=model_card.facts_of_run(config, data.store.name),
-        trained_padding=config.classify.padding if config.task == "classify" else "masked",
-    )
-    _say(
-        f"done: {workdir / 'export'} (Hugging Face folder), {workdir / 'curves.png'}, "
-        f"{metrics}; peak memory {peak_memory_mib()} MiB"
-    )
+    with ExitStack() as lock:
+
+        def take_lock() -> None:
+            lock.enter_context(WorkdirLock(workdir))
+
+        processes.first_does(take_lock, "locking the working directory")
+        params = trainer.fit(
+            config, task, data, workdir, start, arguments.resume, profile=profile
+        )
+        params = processes.whole(params)
+        corpus = data.store.name
+        processes.first_does(lambda: export_run(config, task, corpus, params, workdir), "exporting")
+
+
+def _open_data(config: Config) -> "tuple[Config, LabelledClips | TrainingCorpus]":
+    """The corpus, this process's rows of it, and the configuration with its classes."""
+    from data_pipelines.labelled import open_labelled_corpus
+    from data_pipelines.pipeline import Share
+    from data_pipelines.training import open_training_corpus
+    from voc2vec_jax import sharding
+
+    processes.require_same(json.dumps(config.to_dict()), "the configuration")
+
+    def open_data() -> "tuple[Config, LabelledClips | TrainingCorpus]":
+        if config.task == "classify":
+            return open_labelled_corpus(config)
+        return config, open_training_corpus(
+            config.data,
+            config.train.seed,
+            conv_kernel=config.model.conv_kernel,
+            conv_stride=config.model.conv_stride,
+            clusters=config.model.num_clusters if config.task == "hubert" else None,
+        )
+
+    if not processes.several():
+        return open_data()
+
+    def decode() -> None:
+        open_data()
+
+    # Where all see one folder it is decoded by process 0 alone, else then by every host for itself.
+    processes.first_does(decode, "opening the corpus")
+    config, data = open_data()
+    processes.require_same(data.fingerprint, "the corpus")
+    share = Share(*sharding.batch_share(sharding.build_mesh(config.mesh)))
+    return config, replace(data, share=share)
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+def _say_once(text: str) -> None:
+    if processes.is_first():
+        _say(text)
 
 
 def exit_code(error: Exception) -> int | None:
@@ -193,6 +227,7 @@ def exit_code(error: Exception) -> int | None:
     from data_pipelines.store import DataError
     from voc2vec_jax.audio import AudioError
     from voc2vec_jax.checkpoint import CheckpointMismatchError
+    from voc2vec_jax.checkpoint_sums import CorruptCheckpointError
     from voc2vec_jax.convert import ConversionError
     from voc2vec_jax.tensor_files import CheckpointError
     from voc2vec_jax.trainer import PreemptedError, TrainingDivergedError
@@ -200,26 +235,39 @@ def exit_code(error: Exception) -> int | None:
     codes: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
         ((PreemptedError,), PREEMPTED),
         ((ConfigError, CheckpointMismatchError), WRONG_USAGE),
-        ((DataError, AudioError, CheckpointError, ConversionError), BAD_DATA),
+        (
+            (DataError, AudioError, CheckpointError, ConversionError, CorruptCheckpointError),
+            BAD_DATA,
+        ),
         ((TrainingDivergedError, OSError), FAILED),
     )
+    if isinstance(error, processes.OtherProcessError):  # exits as process 0 does
+        names = ((error.kinds & {kind.__name__ for kind in kinds}, code) for kinds, code in codes)
+        return next((code for found, code in names if found), FAILED)
     return next((code for kinds, code in codes if isinstance(error, kinds)), None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code (see the README)."""
     try:
-        train(parse(sys.argv[1:] if argv is None else argv))
+        arguments = parse(sys.argv[1:] if argv is None else argv)
+        arguments.processes.start()
+        train(arguments)
     except ConfigError as error:
         _say(f"error: {error}")
-        return WRONG_USAGE
+        code = WRONG_USAGE
     except Exception as error:
-        code = exit_code(error)
-        if code is None:
+        known = exit_code(error)
+        if known is None:
+            processes.say_and_leave(error, FAILED)
             raise
-        _say(f"{'stopped' if code == PREEMPTED else 'error'}: {error}")
-        return code
-    return DONE
+        _say(f"{'stopped' if known == PREEMPTED else 'error'}: {error}")
+        code = known
+    else:
+        return DONE
+    if code != PREEMPTED:
+        processes.leave(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -3,24 +3,25 @@
 import json
 import math
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from voc2vec_jax import sharding
+from voc2vec_jax import processes, sharding
 from voc2vec_jax.alarm import symptoms
+from voc2vec_jax.audio import SAMPLE_RATE
 from voc2vec_jax.checkpoint import BestInMemory, Checkpoints, State
 from voc2vec_jax.config import Config
 from voc2vec_jax.first_step import first_update
 from voc2vec_jax.listeners import check_installed
-from voc2vec_jax.metrics import Pairs
 from voc2vec_jax.models.parameters import Params
 from voc2vec_jax.profiling import Profiler
 from voc2vec_jax.run_log import RunLog
-from voc2vec_jax.start import Progress, TrainingData, find_start
+from voc2vec_jax.start import Progress, TrainingData, find_start, set_corrupt_aside
 from voc2vec_jax.tasks import Metrics, Task
 from voc2vec_jax.update import Training
 from voc2vec_jax.validation import held_out_figures, pairs
@@ -48,8 +49,11 @@ def fit(
 ) -> Params:
     """Trains until `train.num_steps` updates are done, from wherever the run stands.
 
-    Where it starts, in this order: the newest checkpoint in `workdir`; the newest one under
-    `resume`, with optimiser and step; fresh state with `initial_params`; fresh state.
+    Where it starts, in this order: the newest whole checkpoint in `workdir`; the newest whole one
+    under `resume`, with optimiser and step; fresh state with `initial_params`; fresh state.
+
+    All of several processes call this alike, each with its rows of the batches. The first one
+    writes what is not a checkpoint.
 
     Args:
         config: The run.
@@ -71,10 +75,12 @@ def fit(
     Raises:
         CheckpointMismatchError: The checkpoint is of another architecture or of other data.
         CheckpointWriteError: A checkpoint could not be written; the one before it is whole.
+        CorruptCheckpointError: None of the checkpoints is whole.
         ConfigError: The checkpoint is beyond `train.num_steps`, a tracker is not installed, or
             mesh and micro-batches do not divide the batches.
         TrainingDivergedError: A loss or gradient that is not finite; nothing of it was saved.
-        PreemptedError: SIGTERM or SIGINT came, and the state was saved.
+        PreemptedError: SIGTERM or SIGINT came, or SIGTERM to one of several processes, and the
+            state was saved.
     """
     check_installed(config)
     if compiled is None:
@@ -86,9 +92,17 @@ def fit(
     if inner:
         state = training.initial_state(initial_params() if initial_params else None)
         return _train(_Run(training, data, BestInMemory(), workdir, state, Progress(), False))
+    corrupt = set_corrupt_aside(workdir / "checkpoints")
     with Checkpoints(workdir / "checkpoints", config.train.keep_checkpoints) as checkpoints:
         start = find_start(training, data, checkpoints, initial_params, resume)
-        return _train(_Run(training, data, checkpoints, workdir, *start, profile=profile))
+        run = _Run(training, data, checkpoints, workdir, *start, corrupt, profile=profile)
+        return _train(run)
+
+
+@jax.jit
+def _real_samples(lengths: jax.Array, weight: jax.Array) -> jax.Array:
+    """Samples in the rows of a batch that count, those of other processes too."""
+    return jnp.sum(jnp.where(weight > 0, lengths, 0))
 
 
 def _train(run: "_Run") -> Params:
@@ -110,29 +124,33 @@ class _Run:
         state: State,
         progress: Progress,
         resumed: bool,
+        corrupt: Sequence[str] = (),
         *,
         profile: range = range(0),
     ):
         config = training.config
         # Only now is it certain that this configuration belongs to this working directory.
-        text = json.dumps(config.to_dict(), indent=2) + "\n"
-        (workdir / "config.json").write_text(text, encoding="utf-8")
+        if processes.is_first():
+            text = json.dumps(config.to_dict(), indent=2) + "\n"
+            (workdir / "config.json").write_text(text, encoding="utf-8")
         self.training, self.data, self.checkpoints = training, data, checkpoints
         self.state, self.progress, self.done = state, progress, progress.step
         resumed_at = self.done if resumed else None
         self.saved = resumed_at
         quiet = isinstance(checkpoints, BestInMemory)
         self.log = RunLog(config, workdir, progress, resumed_at, quiet=quiet)
+        for what in corrupt:
+            self.log.say(f"WARNING: {what}")
+            self.log.event("corrupt_checkpoint", what=what)
         mine = profile if jax.process_index() == 0 else range(0)
         self.profiler = Profiler(mine, workdir / "profile", self.log.say)
         self.reports = not quiet
         self.signal: int | None = None
         # Metrics stay on the device until they are needed, so that the host can run ahead.
-        self.pending: list[tuple[int, Metrics, Pairs]] = []
-        self.before = {
-            int(number): signal.signal(number, self._on_signal)
-            for number in (signal.SIGTERM, signal.SIGINT)
-        }
+        self.pending: list[tuple[int, Metrics, jax.Array, int]] = []
+        # Of several processes JAX watches for SIGTERM; see `processes.told_to_stop`.
+        watched = () if processes.several() else (signal.SIGTERM, signal.SIGINT)
+        self.before = {int(n): signal.signal(n, self._on_signal) for n in watched}
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
@@ -153,6 +171,8 @@ class _Run:
         self.profiler.between(self.done, self.state)
         for batch in self._timed(self.data.batches(self.done, train.num_steps)):
             self._update(batch)
+            if processes.told_to_stop(self.done):
+                self.signal = signal.SIGTERM
             last = self.done == train.num_steps
             every = config.eval_every_steps
             evaluate = every is not None and (self.done % every == 0 or last)
@@ -163,6 +183,7 @@ class _Run:
             if due or self.progress.best_step == self.done or self.signal is not None:
                 self._save()
             if self.signal is not None:
+                self.checkpoints.wait()
                 name = signal.Signals(self.signal).name
                 raise PreemptedError(f"{name} at step {self.done}: state saved, run again to go on")
             if self.out_of_patience:
@@ -194,7 +215,9 @@ class _Run:
                 self.reports = False
             else:
                 self.state, metrics = self.training.step(self.state, placed)
-        self.pending.append((self.done, metrics, self.log.heard(batch)))
+        real = _real_samples(placed["lengths"], placed.get("weight", placed["lengths"]))
+        padded = placed["waveform"].size if "waveform" in placed else 0
+        self.pending.append((self.done, metrics, real, padded))
         self.done += 1
         self.log.updated(self.done)
         self.profiler.between(self.done, self.state)
@@ -202,15 +225,18 @@ class _Run:
     def _flush(self) -> None:
         """Brings the figures of finished updates to the host, and stops at the first bad one."""
         pending, self.pending = self.pending, []
-        for step, metrics, host in pending:
+        for step, metrics, real, padded in pending:
             with self.log.clock.runs("step"):  # the device is still at it
                 values = pairs(metrics)
+                samples = int(real)
             for name in ("loss", "gradient_norm", "update_norm"):
                 if not math.isfinite(values[name][0]):
                     raise self._diverged(f"{name} is {values[name][0]} at update {step}")
-            self.log.window.add({**values, **host})
+            heard = self.log.heard(samples / SAMPLE_RATE, (padded or samples) / SAMPLE_RATE)
+            self.log.window.add({**values, **heard})
 
     def _diverged(self, what: str) -> TrainingDivergedError:
+        self.checkpoints.wait()
         kept = "none yet" if self.saved is None else f"step {self.saved}"
         return TrainingDivergedError(
             f"{what} (last checkpoint: {kept}), the first bad figure after step {self.log.step}, "

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import jax
 import numpy as np
 
-from voc2vec_jax import sharding
+from voc2vec_jax import processes, sharding
 from voc2vec_jax.metrics import Pairs, Window
 from voc2vec_jax.models.parameters import Params
 from voc2vec_jax.tasks import HostBatch, Metrics, Predicts
@@ -40,8 +40,12 @@ def predict(
     """What the model says of the rows of each batch; samples and features are not kept."""
     given, said = [], []
     for batch in batches:  # the device works while the host makes the next batch
-        said.append(training.predict(params, sharding.place_batch(batch, training.mesh)))
-        given.append({k: v for k, v in batch.items() if k not in ("waveform", "features")})
+        placed = sharding.place_batch(batch, training.mesh)
+        said.append(training.predict(params, placed))
+        # Where other processes hold rows of the batch, what is known of those is needed too.
+        known = placed if processes.several() else batch
+        kept = {k: v for k, v in known.items() if k not in ("waveform", "features")}
+        given.append(processes.whole(kept))
     return list(zip(given, map(np.asarray, jax.device_get(said)), strict=True))
 
 
