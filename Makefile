@@ -6,7 +6,7 @@ PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint 
 # Two processes: JAX compiles on one core each.
 PYTEST := $(RUN) -m pytest --numprocesses 2 --dist worksteal
 
-.PHONY: help demo test test-slow lint types format clean
+.PHONY: help demo test test-slow drill lint types format clean
 
 help: ## Show what can be made.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ test: lint types ## Run everything that CI runs.
 
 test-slow: $(VENV)/installed-for-tests ## Run the tests of full-size models and long runs.
 	$(RUN) -m pytest -m slow -s
+
+drill: $(VENV)/installed-for-tests ## Kill a run of one and of two processes again and again, and compare.
+	$(RUN) -m tests.drill --seed 0
 
 lint: $(VENV)/installed-for-tests ## Check style.
 	$(RUN) -m ruff check .

@@ -1,4 +1,7 @@
-"""The command as users run it: in processes of its own, killed, resumed, and given bad input."""
+"""The command as users run it: in processes of its own, killed, resumed, and given bad input.
+
+`test_faults.py` kills it more often, `test_processes.py` runs several of it.
+"""
 
 import json
 import os
@@ -16,7 +19,6 @@ from safetensors.numpy import load_file
 
 from voc2vec_jax import from_pretrained
 from voc2vec_jax.config import Config
-from voc2vec_jax.metrics import read_metrics
 from voc2vec_jax.train import BAD_DATA, DONE, FAILED, PREEMPTED, WRONG_USAGE, main
 
 ROOT = Path(__file__).parents[1]
@@ -154,41 +156,6 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(
     for name in ("model.safetensors", "config.json", "README.md", "preprocessor_config.json"):
         ours = (tmp_path / "export" / name).read_bytes()
         assert ours == (undisturbed / "export" / name).read_bytes(), name
-
-
-def reached(workdir: Path) -> int:
-    """The last step that a run, perhaps still running, has logged."""
-    path = workdir / "metrics.jsonl"
-    entries = read_metrics(path) if path.exists() else []
-    return entries[-1]["step"] if entries else 0
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3_000)
-def test_ten_kills_at_random_moments_leave_no_trace(place: Path, tmp_path: Path) -> None:
-    """In start-up, in an update, in a log line, in a save: wherever they happen to fall."""
-    steps = ("--train.num-steps", "2000", "--train.checkpoint-every-steps", "20")
-    quiet, workdir, random = tmp_path / "quiet", tmp_path / "killed", np.random.default_rng(0)
-    finish(command(place, quiet, *steps))
-    kills = []
-    for number in range(10):
-        process = start(command(place, workdir, *steps))
-        if number in (3, 6):  # before it has come to anything
-            time.sleep(random.uniform(0.1, 5))
-        else:
-            goal = 180 * number + int(random.integers(5, 180))
-            while reached(workdir) < goal and process.poll() is None:
-                time.sleep(0.005)
-            time.sleep(random.uniform(0, 0.3))
-        process.kill()
-        output, _ = process.communicate()
-        assert process.returncode == -signal.SIGKILL, output
-        kills.append(reached(workdir))
-    print(f"killed after the log lines of steps {kills}")
-    finish(command(place, workdir, *steps))
-    assert figures(workdir) == figures(quiet)
-    for path in (quiet / "export").iterdir():
-        assert (workdir / "export" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_another_seed_gives_another_export(place: Path, undisturbed: Path, tmp_path: Path) -> None:

@@ -1,0 +1,261 @@
+"""The fault drill, and the faults that it leaves out: corrupt checkpoints and two runs at once."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.drill import drill, passed
+from tests.small_run import make_place, start, train_command
+from tests.test_trainer import CONFIG, Clips, figures, run
+from voc2vec_jax import workdir_lock
+from voc2vec_jax.checkpoint_sums import CorruptCheckpointError, damage, newest_whole
+from voc2vec_jax.train import BAD_DATA, FAILED, exit_code
+from voc2vec_jax.workdir_lock import WorkdirLock, WorkdirLockedError
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3_600)
+@pytest.mark.parametrize(("processes", "faults"), [(1, 18), (2, 12)])
+def test_faults_at_random_moments_leave_no_trace(
+    tmp_path: Path, processes: int, faults: int
+) -> None:
+    """In start-up, in an update, in a log line, in a save: wherever they happen to fall."""
+    report = drill(make_place(tmp_path), processes, faults, seed=0)
+    print(json.dumps(report, indent=2))
+    assert passed(report), report
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], Path]:
+    """A run with the checkpoints of steps 8 and 9."""
+    workdir = tmp_path_factory.mktemp("whole")
+    return run(workdir, Clips()), workdir
+
+
+def truncate_largest(step: Path) -> None:
+    largest = max((p for p in step.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+
+
+def flip_a_bit(step: Path) -> None:
+    largest = max((p for p in step.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+
+
+DAMAGES = {
+    "truncated file": (truncate_largest, "bytes instead of"),
+    "flipped bit": (flip_a_bit, "other bytes than were written"),
+    "no metadata": (lambda step: (step / "_CHECKPOINT_METADATA").unlink(), "METADATA is missing"),
+    "no state": (lambda step: shutil.rmtree(step / "state"), "state/ is missing"),
+    "missing file": (lambda step: next((step / "state").rglob("d/*")).unlink(), "is missing"),
+    "garbage": (
+        lambda step: [p.write_bytes(b"\0garbage") for p in step.rglob("*") if p.is_file()],
+        "is garbage",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_corrupt_newest_checkpoint_falls_back_loudly_to_the_one_before(
+    whole: tuple[dict[str, bytes], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+) -> None:
+    params, undisturbed = whole
+    workdir = tmp_path / "run"
+    shutil.copytree(undisturbed, workdir)
+    harm, reason = DAMAGES[kind]
+    harm(workdir / "checkpoints" / "9")
+    assert run(workdir, Clips()) == params
+    said = capsys.readouterr().err
+    assert "WARNING: checkpoint 9 is corrupt (" in said
+    assert reason in said
+    assert (workdir / "checkpoints" / "corrupt-9").is_dir()
+    assert damage(workdir / "checkpoints" / "9") is None, "it was written anew"
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    events = [line for line in lines if "event" in line]
+    assert [event["event"] for event in events] == ["resume", "corrupt_checkpoint"]
+    assert events[1]["step"] == 8
+    assert reason in events[1]["what"]
+    assert figures(workdir) == figures(undisturbed)
+
+
+def test_a_run_without_a_whole_checkpoint_does_not_begin_anew(
+    whole: tuple[dict[str, bytes], Path], tmp_path: Path
+) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(whole[1], workdir)
+    for step in ("8", "9"):
+        truncate_largest(workdir / "checkpoints" / step)
+    before = sorted(path.name for path in (workdir / "checkpoints").iterdir())
+    for _ in range(2):  # nor at the second try
+        with pytest.raises(CorruptCheckpointError, match=r"no checkpoint is whole \(9: .*; 8: "):
+            run(workdir, Clips())
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == before
+    assert exit_code(CorruptCheckpointError()) == BAD_DATA
+
+
+def test_a_checkpoint_without_sums_is_believed(
+    whole: tuple[dict[str, bytes], Path], tmp_path: Path
+) -> None:
+    """Those of earlier versions have none."""
+    shutil.copytree(whole[1] / "checkpoints", tmp_path / "checkpoints")
+    (tmp_path / "checkpoints" / "9" / "checksums.json").unlink()
+    assert newest_whole(tmp_path / "checkpoints") == (9, {})
+    assert newest_whole(tmp_path / "nothing") == (None, {})
+
+
+def test_a_corrupt_checkpoint_of_another_run_is_passed_over_and_left(
+    whole: tuple[dict[str, bytes], Path], tmp_path: Path
+) -> None:
+    from voc2vec_jax.tasks import Wav2Vec2Task
+    from voc2vec_jax.trainer import fit
+
+    other, workdir = tmp_path / "other", tmp_path / "run"
+    shutil.copytree(whole[1], other)
+    truncate_largest(other / "checkpoints" / "9")
+    workdir.mkdir()
+    fit(CONFIG, Wav2Vec2Task(CONFIG), Clips(), workdir, resume=other)
+    first = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[0])
+    assert first == {"event": "resume", "step": 8}
+    assert (other / "checkpoints" / "9").is_dir()
+
+
+def test_a_second_run_in_a_workdir_is_refused(tmp_path: Path) -> None:
+    with WorkdirLock(tmp_path):
+        with (
+            pytest.raises(
+                WorkdirLockedError, match=rf"process {os.getpid()} on .* is at work here"
+            ) as refused,
+            WorkdirLock(tmp_path),
+        ):
+            pass
+        assert exit_code(refused.value) == FAILED
+        assert (tmp_path / "lock.json").exists(), "the refused one has not taken it away"
+    assert not any(tmp_path.iterdir())
+    with WorkdirLock(tmp_path):
+        pass
+
+
+def leave_lock(workdir: Path, **owner: object) -> Path:
+    path = workdir / "lock.json"
+    path.write_text(json.dumps({"host": workdir_lock.socket.gethostname(), **owner}))
+    return path
+
+
+def test_the_lock_of_a_dead_process_is_taken_over_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    child = subprocess.Popen(["true"])
+    child.wait()
+    leave_lock(tmp_path, pid=child.pid, process_started=1)
+    with WorkdirLock(tmp_path):
+        assert json.loads((tmp_path / "lock.json").read_text())["pid"] == os.getpid()
+    assert f"taking over from process {child.pid}" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_process_that_got_the_number_of_a_dead_one_is_no_owner(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave_lock(tmp_path, pid=os.getpid(), process_started=-5)
+    with WorkdirLock(tmp_path):
+        pass
+    assert "another process has its number now" in capsys.readouterr().err
+
+
+def test_a_lock_of_another_host_is_taken_over_when_it_is_stale(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = leave_lock(tmp_path, host="elsewhere", pid=1)
+    with pytest.raises(WorkdirLockedError, match="process 1 on elsewhere"), WorkdirLock(tmp_path):
+        pass
+    long_ago = time.time() - workdir_lock.STALE_SECONDS - 1
+    os.utime(path, (long_ago, long_ago))
+    with WorkdirLock(tmp_path):
+        pass
+    assert "no heartbeat for 6" in capsys.readouterr().err
+
+
+def test_the_heartbeat_renews_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workdir_lock, "HEARTBEAT_SECONDS", 0.01)
+    path = tmp_path / "lock.json"
+    with WorkdirLock(tmp_path):
+        os.utime(path, (1, 1))
+        deadline = time.monotonic() + 20
+        while path.stat().st_mtime < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_a_run_whose_lock_was_taken_stops(tmp_path: Path) -> None:
+    code = (
+        "import sys, time, pathlib; from voc2vec_jax import workdir_lock as w;"
+        "w.HEARTBEAT_SECONDS = 0.05; lock = w.WorkdirLock(pathlib.Path(sys.argv[1]));"
+        "lock.__enter__(); (pathlib.Path(sys.argv[1]) / 'lock.json').write_text('{}');"
+        "time.sleep(60)"
+    )
+    ended = subprocess.run(
+        ["python3", "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=50
+    )
+    assert ended.returncode == 1
+    assert "another run has taken over" in ended.stderr
+
+
+def test_data_that_vanish_stop_a_run_with_its_checkpoints_whole(tmp_path: Path) -> None:
+    place, workdir = make_place(tmp_path), tmp_path / "run"
+    command = train_command(place, workdir, "--train.num-steps", "100000")
+    running = start(command)
+    deadline = time.monotonic() + 200
+    while not (workdir / "checkpoints" / "4").exists():
+        assert running.poll() is None, running.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (samples,) = place.glob("cache/*/samples.int16")
+    os.truncate(samples, 0)
+    output, _ = running.communicate(timeout=100)
+    assert running.returncode == BAD_DATA, output
+    assert "samples.int16: has been cut short" in output
+    assert "Traceback" not in output
+    step, damaged = newest_whole(workdir / "checkpoints")
+    assert step is not None
+    assert damaged == {}
+    assert not (workdir / "lock.json").exists()
+
+
+def test_two_commands_in_one_workdir_and_a_crash(tmp_path: Path) -> None:
+    """The second is refused while the first lives, and goes on at once when it was killed."""
+    place, workdir = make_place(tmp_path), tmp_path / "run"
+    command = train_command(place, workdir, "--train.num-steps", "100000")
+    first = start(command)
+    deadline = time.monotonic() + 200
+    while not (workdir / "checkpoints" / "4").exists():
+        assert first.poll() is None, first.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    second = start(command)
+    output, _ = second.communicate(timeout=100)
+    assert second.returncode == FAILED, output
+    assert f"process {first.pid} on" in output
+    assert "Traceback" not in output
+    first.kill()
+    first.communicate()
+    third = start(train_command(place, workdir, "--train.num-steps", "100000"))
+    step = newest_whole(workdir / "checkpoints")[0]
+    assert step is not None
+    while not (workdir / "checkpoints" / str(step + 4)).exists() and third.poll() is None:
+        time.sleep(0.05)
+    third.send_signal(signal.SIGTERM)
+    output, _ = third.communicate(timeout=100)
+    assert third.returncode == 75, output
+    assert f"taking over from process {first.pid}" in output
+    assert not (workdir / "lock.json").exists()
