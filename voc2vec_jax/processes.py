@@ -190,6 +190,12 @@ def first_does(work: Callable[[], T], what: str) -> T:
     return done
 
 
+def wait_for_all() -> None:
+    """Until all processes are here, however long that takes them."""
+    if several():
+        _client().wait_at_barrier(f"voc2vec_jax/{next(_words)}", PATIENCE_MS)
+
+
 def require_same(value: str, what: str) -> None:
     """Refuses to go on where this process has another value than process 0.
 

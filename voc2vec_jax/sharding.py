@@ -1,5 +1,7 @@
 """Where arrays live: the only file that names mesh axes."""
 
+import functools
+import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -7,9 +9,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import DictKey
 
+from voc2vec_jax import processes
 from voc2vec_jax.config import ConfigError, MeshConfig, ModelConfig
 
 AXES = ("data", "fsdp", "tensor")
@@ -114,6 +118,23 @@ def batch_share(mesh: Mesh) -> tuple[tuple[int, ...], int]:
     here = jax.process_index()
     held = [i for i, group in enumerate(groups) if any(d.process_index == here for d in group)]
     return tuple(held), len(groups)
+
+
+def connect(mesh: Mesh) -> None:
+    """Lets devices of several processes meet that will exchange something along any axes.
+
+    On CPUs those that meet for the first time wait for each other for 30 seconds only, and one
+    process may compile its first update for longer than another.
+    """
+    processes.wait_for_all()
+    for count in range(1, len(AXES) + 1):
+        for axes in itertools.combinations(AXES, count):
+            add = functools.partial(jax.lax.psum, axis_name=axes)
+            meet = jax.shard_map(
+                add, mesh=mesh, in_specs=PartitionSpec(), out_specs=PartitionSpec()
+            )
+            jax.block_until_ready(jax.jit(meet)(np.ones((), np.float32)))
+    multihost_utils.sync_global_devices("connect")
 
 
 def place_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -85,6 +85,8 @@ def fit(
     check_installed(config)
     if compiled is None:
         training = Training(config, task, sharding.build_mesh(config.mesh))
+        if processes.several():
+            sharding.connect(training.mesh)
     else:
         training = compiled.for_run(config)
     for rows in data.batch_sizes:
