@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from voc2vec_jax import processes
 from voc2vec_jax.alarm import CollapseAlarm
@@ -127,3 +128,14 @@ class RunLog:
             self._metrics.close()
         for listener in self._listeners:
             listener.close()
+
+
+@jax.jit
+def real_samples(lengths: jax.Array, weight: jax.Array) -> jax.Array:
+    """Samples in the rows of a batch that count, those of other processes too.
+
+    Args:
+        lengths: [B] in samples.
+        weight: [B], 0 for rows that only fill the batch up.
+    """
+    return jnp.sum(jnp.where(weight > 0, lengths, 0))

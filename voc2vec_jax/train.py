@@ -171,9 +171,7 @@ def train(arguments: Arguments) -> None:
             lock.enter_context(WorkdirLock(workdir))
 
         processes.first_does(take_lock, "locking the working directory")
-        params = trainer.fit(
-            config, task, data, workdir, start, arguments.resume, profile=profile
-        )
+        params = trainer.fit(config, task, data, workdir, start, arguments.resume, profile=profile)
         params = processes.whole(params)
         corpus = data.store.name
         processes.first_does(lambda: export_run(config, task, corpus, params, workdir), "exporting")

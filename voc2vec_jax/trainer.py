@@ -4,11 +4,11 @@ import json
 import math
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from voc2vec_jax import processes, sharding
@@ -20,7 +20,7 @@ from voc2vec_jax.first_step import first_update
 from voc2vec_jax.listeners import check_installed
 from voc2vec_jax.models.parameters import Params
 from voc2vec_jax.profiling import Profiler
-from voc2vec_jax.run_log import RunLog
+from voc2vec_jax.run_log import RunLog, real_samples
 from voc2vec_jax.start import Progress, TrainingData, find_start, set_corrupt_aside
 from voc2vec_jax.tasks import Metrics, Task
 from voc2vec_jax.update import Training
@@ -93,25 +93,17 @@ def fit(
         sharding.check_batch(rows, training.mesh, config.train.accumulate_steps)
     if inner:
         state = training.initial_state(initial_params() if initial_params else None)
-        return _train(_Run(training, data, BestInMemory(), workdir, state, Progress(), False))
+        with closing(
+            _Run(training, data, BestInMemory(), workdir, state, Progress(), False)
+        ) as run:
+            return run.to_the_end()
     corrupt = set_corrupt_aside(workdir / "checkpoints")
     with Checkpoints(workdir / "checkpoints", config.train.keep_checkpoints) as checkpoints:
         start = find_start(training, data, checkpoints, initial_params, resume)
-        run = _Run(training, data, checkpoints, workdir, *start, corrupt, profile=profile)
-        return _train(run)
-
-
-@jax.jit
-def _real_samples(lengths: jax.Array, weight: jax.Array) -> jax.Array:
-    """Samples in the rows of a batch that count, those of other processes too."""
-    return jnp.sum(jnp.where(weight > 0, lengths, 0))
-
-
-def _train(run: "_Run") -> Params:
-    try:
-        return run.to_the_end()
-    finally:
-        run.close()
+        with closing(
+            _Run(training, data, checkpoints, workdir, *start, corrupt, profile=profile)
+        ) as run:
+            return run.to_the_end()
 
 
 class _Run:
@@ -217,7 +209,7 @@ class _Run:
                 self.reports = False
             else:
                 self.state, metrics = self.training.step(self.state, placed)
-        real = _real_samples(placed["lengths"], placed.get("weight", placed["lengths"]))
+        real = real_samples(placed["lengths"], placed.get("weight", placed["lengths"]))
         padded = placed["waveform"].size if "waveform" in placed else 0
         self.pending.append((self.done, metrics, real, padded))
         self.done += 1
