@@ -88,13 +88,12 @@ def fill_buckets(
     buckets = []
     for number, seconds in enumerate(data.used_bucket_seconds):
         windows = np.flatnonzero(bucket_of_window == number)
-        # The small term keeps a quotient such as 0.3 / 0.1 from falling below its integer.
-        size = int(data.batch_seconds / seconds + 1e-6)
-        size = data.batch_clips or size - size % data.batch_multiple
         cells = []
         for rate in np.unique(rates[windows]):
             of_rate = windows[rates[windows] == rate]
             cells.append((of_rate, max(round(float(rate) * len(of_rate)), 1)))
         if cells:
-            buckets.append(Bucket(number, round(seconds * SAMPLE_RATE), size, cells))
+            buckets.append(
+                Bucket(number, round(seconds * SAMPLE_RATE), data.clips_per_batch(seconds), cells)
+            )
     return buckets

@@ -157,6 +157,14 @@ class DataConfig:
             f"give either data.folder or data.table={self.table!r}, not both",
         )
 
+    def clips_per_batch(self, seconds: float) -> int:
+        """Clips of a global batch that is padded to `seconds`."""
+        if self.batch_clips is not None:
+            return self.batch_clips
+        # The small term keeps a quotient such as 0.3 / 0.1 from falling below its integer.
+        clips = int(self.batch_seconds / seconds + 1e-6)
+        return clips - clips % self.batch_multiple
+
     @property
     def used_bucket_seconds(self) -> tuple[float, ...]:
         """The buckets that a window of at most `max_seconds` can fall into."""

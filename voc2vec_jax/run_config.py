@@ -6,6 +6,7 @@ from typing import Literal
 from voc2vec_jax.model_config import require, require_types
 
 Precision = Literal["fp32", "bf16"]
+Remat = Literal["none", "layers", "all"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ class TrainConfig:
     precision: Precision = "fp32"
     """`bf16`: the encoder's products in bfloat16; parameters, optimiser, norms, softmax, quantizer
     and losses in float32. For accelerators: a CPU gains nothing by it."""
+    remat: Remat = "none"
+    """What is computed again in the backward pass instead of being kept, to save memory: the inner
+    values of every block of the transformer (`layers`), or of every convolution too (`all`). No
+    loss and no gradient changes. docs/scaling.md says what it costs and saves."""
     log_every_steps: int = 50
     eval_every_steps: int | None = None
     """How often the held-out clips are heard; None: at every checkpoint. Needs data.eval_share."""

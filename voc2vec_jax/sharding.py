@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
+from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import DictKey
 
@@ -45,7 +45,9 @@ def build_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) 
             f"exactly the {len(devices)} devices present"
         )
     axis_types = (AxisType.Auto,) * len(shape)
-    return jax.make_mesh(tuple(shape), AXES, axis_types=axis_types, devices=devices)
+    # `jax.make_mesh` lets an axis of the mesh be part of one of the torus on v5e only.
+    placed = mesh_utils.create_device_mesh(shape, list(devices), allow_split_physical_axes=True)
+    return Mesh(placed, AXES, axis_types=axis_types)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -137,9 +139,14 @@ def connect(mesh: Mesh) -> None:
     multihost_utils.sync_global_devices("connect")
 
 
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Clips split over the batch axes, whatever else an array has whole."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
 def place_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This process's rows of a batch as global arrays, clips split over the batch axes."""
-    sharding = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+    sharding = batch_sharding(mesh)
     return {
         name: jax.make_array_from_process_local_data(sharding, value)
         for name, value in batch.items()

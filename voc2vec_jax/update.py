@@ -38,7 +38,10 @@ class Training:
     def __init__(self, config: Config, task: Task, mesh: Mesh):
         sharding.check_model(config.model, mesh)
         self.config, self.task, self.mesh = config, task, mesh
-        self._graphdef, abstract = nnx.split(nnx.eval_shape(lambda: task.init(jax.random.key(0))))
+        model = nnx.eval_shape(lambda: task.init(jax.random.key(0)))
+        # A head on vectors has nothing to compute again.
+        model.set_attributes(remat=config.train.remat, raise_if_not_found=False)
+        self._graphdef, abstract = nnx.split(model)
         self._paths = [".".join(map(str, path)) for path, _ in nnx.to_flat_state(abstract)]
         self._trained = optim.trained_paths(config.optim, self._paths)
         self.abstract_state: State = jax.eval_shape(self._init, jax.random.key(0))
@@ -235,6 +238,8 @@ class Training:
 def _compiled_in(config: Config) -> Config:
     """A configuration without what is an input of the compiled programs, or none of theirs."""
     train = TrainConfig(
-        accumulate_steps=config.train.accumulate_steps, precision=config.train.precision
+        accumulate_steps=config.train.accumulate_steps,
+        precision=config.train.precision,
+        remat=config.train.remat,
     )
     return dataclasses.replace(config, data=DataConfig(), train=train)

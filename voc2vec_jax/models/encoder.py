@@ -1,5 +1,8 @@
 """The transformer: feature projection, positions, attention blocks in either norm order."""
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -14,6 +17,7 @@ from voc2vec_jax.models.layers import (
     torch_linear,
 )
 from voc2vec_jax.models.positional_conv import PositionalConvEmbedding
+from voc2vec_jax.run_config import Remat
 
 
 class FeatureProjection(nnx.Module):
@@ -128,6 +132,7 @@ class Encoder(nnx.Module):
         self.pre_norm = config.do_stable_layer_norm
         self.hidden_dropout = config.hidden_dropout
         self.layer_drop = config.layerdrop
+        self.remat: Remat = "none"  # training sets it: no part of what a model is
         self.pos_conv_embed = PositionalConvEmbedding(
             config.hidden_size,
             config.num_conv_pos_embeddings,
@@ -165,7 +170,10 @@ class Encoder(nnx.Module):
         x = dropout(x, self.hidden_dropout, input_key)
         hidden_states = [x]
         for layer, layer_key in zip(self.layers, layer_keys, strict=True):
-            x = self._maybe_skip(layer, x, frame_mask, layer_key)
+            block: Callable[..., jax.Array] = functools.partial(self._maybe_skip, layer)
+            if self.remat != "none":
+                block = jax.checkpoint(block)
+            x = block(x, frame_mask, layer_key)
             hidden_states.append(x)
         return (self.layer_norm(x) if self.pre_norm else x), tuple(hidden_states)
 

@@ -11,6 +11,7 @@ from voc2vec_jax.audio import frames_from_samples
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.models.convolution import normalised_conv, strided_conv
 from voc2vec_jax.models.layers import gelu, layer_norm, symmetric_uniform
+from voc2vec_jax.run_config import Remat
 
 
 class TimeNorm(nnx.Module):
@@ -74,6 +75,7 @@ class FeatureEncoder(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.kernels, self.strides = config.conv_kernel, config.conv_stride
+        self.remat: Remat = "none"  # training sets it: no part of what a model is
         self.conv_layers = nnx.List(
             [ConvLayer(config, index, rngs=rngs) for index in range(len(config.conv_dim))]
         )
@@ -97,5 +99,6 @@ class FeatureEncoder(nnx.Module):
             total = frames_from_samples(waveform.shape[1], self.kernels[:1], self.strides[:1])
             first_mask = jnp.arange(total)[None, :] < first_frames[:, None]
         for index, layer in enumerate(self.conv_layers):
-            x = layer(x, first_mask if index == 0 else None)
+            block = jax.checkpoint(layer.__call__) if self.remat == "all" else layer
+            x = block(x, first_mask if index == 0 else None)
         return x

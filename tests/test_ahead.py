@@ -1,0 +1,326 @@
+"""Programs for devices that are not there: what their text says, what they need, what it takes."""
+
+import dataclasses
+import importlib.util
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from configs.tiny import get_config as tiny
+from tests.meshes import CONFIG
+from tests.test_update import changed
+from tools import compile_ahead, scaling_report
+from tools.ahead import hlo, scaling
+from tools.ahead.chips import (
+    CHIPS,
+    COMPUTE_UTILISATION,
+    HOP_SECONDS,
+    LINK_UTILISATION,
+    MEMORY_UTILISATION,
+    all_reduce_seconds,
+    step_time,
+)
+from tools.ahead.program import Request, abstract_batch, compile_step
+from tools.ahead.sweep import largest, largest_batch, with_clips
+from tools.ahead.topologies import find_topology, parse_name
+from voc2vec_jax import sharding
+from voc2vec_jax.config import Config, ConfigError, MeshConfig
+
+MIB = 2**20
+
+PROGRAM = (Path(__file__).parent / "collectives.hlo").read_text()
+
+
+def test_collectives_are_counted_once_and_as_often_as_their_loop_runs() -> None:
+    found, unknown = hlo.collectives(PROGRAM)
+    assert unknown == 0
+    seen = sorted((c.kind, c.payload_bytes, c.group, c.times) for c in found)
+    assert seen == [
+        ("all-gather", 32, 4, 1),
+        ("all-gather", 64, 2, 1),  # inside an asynchronous pair
+        ("all-reduce", 32 + 16, 4, 1),
+        ("all-reduce", 1024, 4, 12),
+        ("collective-permute", 32, 0, 1),  # in one side of a conditional
+        ("reduce-scatter", 16, 2, 1),
+        ("reduce-scatter", 128, 2, 1),  # fused with the slice of its sum
+    ]
+    kinds = hlo.summary(found, 4)
+    assert kinds["all-reduce"] == {"count": 13, "bytes": 12 * 1024 + 48, "wire_bytes": 18_504}
+    assert 2 * 3 / 4 * (12 * 1024 + 48) == 18_504
+    assert kinds["reduce-scatter"]["wire_bytes"] == (16 + 128) / 2
+
+
+def test_a_loop_of_unknown_length_counts_once_and_is_reported() -> None:
+    text = PROGRAM.replace(', backend_config={"known_trip_count":{"n":"12"}}', "")
+    found, unknown = hlo.collectives(text)
+    assert unknown == 1
+    assert ("all-reduce", 1024, 1) in [(c.kind, c.payload_bytes, c.times) for c in found]
+
+
+def test_parts_of_one_exchange_share_their_channel() -> None:
+    text = PROGRAM.replace("channel_id=2", "channel_id=1")
+    assert len(hlo.collectives(text)[0]) == len(hlo.collectives(PROGRAM)[0]) - 1
+
+
+def test_bytes_of_types() -> None:
+    assert hlo.array_bytes("(f32[2,3]{1,0:T(8,128)}, bf16[], pred[5], s4[3])") == [24, 2, 5, 2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "share"),
+    [
+        ("all-reduce", 1.5),
+        ("all-gather", 0.75),
+        ("reduce-scatter", 0.75),
+        ("all-to-all", 0.75),
+        ("collective-permute", 1.0),
+    ],
+)
+def test_rings_send_what_they_must(kind: str, share: float) -> None:
+    assert hlo.Collective(kind, 100, 4, times=2).wire_bytes(99) == 200 * share
+    assert hlo.Collective(kind, 100, 0).wire_bytes(4) == 100 * share
+
+
+def test_a_step_takes_the_larger_of_compute_and_memory_and_the_network() -> None:
+    chip = CHIPS["v5e"]
+    work = {
+        "flops": 197e12 * COMPUTE_UTILISATION,
+        "bytes_accessed": 2 * 819e9 * MEMORY_UTILISATION,
+        "wire_bytes": 4.5e10 * 2 * LINK_UTILISATION,  # one way on each axis: 4 is no ring
+    }
+    time = step_time(chip, (4, 4), precision="bf16", **work)
+    assert dataclasses.astuple(time) == pytest.approx((1, 2, 1))
+    assert time.seconds == pytest.approx(3)
+    ring = step_time(chip, (16, 16), precision="bf16", **work)
+    assert ring.network == pytest.approx(0.5)
+    half = step_time(CHIPS["h100"], (8,), precision="fp32", **work)
+    assert half.compute == pytest.approx(2 * 197 / 989.4)
+
+
+def test_sums_over_all_chips_take_as_long_as_the_arithmetic_says() -> None:
+    payload, chip = 380e6, CHIPS["v5e"]
+    rate = 4 * 4.5e10 * LINK_UTILISATION  # both ways on both axes
+    within = 2 * 255 / 256 * payload / rate + 60 * HOP_SECONDS
+    assert all_reduce_seconds(payload, chip, (16, 16)) == pytest.approx(within)
+    # Four slices: each chip exchanges its 256th part with its like in the others.
+    between = 2 * 3 / 4 * payload / 256 / (3.125e9 * LINK_UTILISATION)
+    assert all_reduce_seconds(payload, chip, (16, 16), 4) == pytest.approx(within + between)
+    assert all_reduce_seconds(payload, chip, (1,)) == 0
+
+
+@settings(deadline=None)
+@given(st.integers(0, 200), st.integers(-5, 300), st.integers(1, 150))
+def test_the_largest_that_fits_is_found_wherever_the_search_begins(
+    limit: int, guess: int, most: int
+) -> None:
+    tried: list[int] = []
+
+    def fits(number: int) -> bool:
+        tried.append(number)
+        return number <= limit
+
+    assert largest(fits, guess, most) == min(limit, most)
+    assert all(1 <= number <= most for number in tried)
+    assert len(tried) == len(set(tried)) <= 4 * math.log2(most + 1) + 4
+
+
+def test_names_of_topologies() -> None:
+    assert parse_name("v5e:4x4") == ("v5e", (4, 4))
+    for name in ("v5e-16", "v5e", "v9:2x2", "v5e:4x"):
+        with pytest.raises(ConfigError, match=rf"--topology {name}: not known; try one of v4:"):
+            parse_name(name)
+    with pytest.raises(ConfigError, match="shows 4 CPU devices"):
+        find_topology("cpu:64")
+
+
+def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'voc2vec-jax\[aot\]'"):
+        find_topology("v5e:4x4")
+    with pytest.raises(ConfigError, match=r"pip install 'jax\[cuda12-local\]'"):
+        find_topology("h100:8")
+
+
+def config_of(clips: int, **train: Any) -> Config:
+    return with_clips(changed(CONFIG, train=train), clips, 0.5)
+
+
+def test_the_batch_is_that_of_training() -> None:
+    from data_pipelines.training import open_training_corpus
+
+    config = tiny()
+    corpus = open_training_corpus(config.data, 0)
+    placed = sharding.place_batch(
+        next(b for b in corpus.batches(0, 99) if b["waveform"].shape[1] == 64_000),
+        mesh := sharding.build_mesh(MeshConfig()),
+    )
+    described = abstract_batch(config, mesh, 4.0)
+    assert described.keys() == placed.keys()
+    for name, value in placed.items():
+        assert (value.shape, value.dtype) == (described[name].shape, described[name].dtype)
+        assert value.sharding.is_equivalent_to(described[name].sharding, value.ndim)
+
+
+def test_micro_batches_are_counted_as_often_as_they_run() -> None:
+    """The compiler counts a loop once."""
+    topology = find_topology("cpu:4")
+    whole = compile_step(Request(config_of(32), topology, 0.5))
+    split = compile_step(Request(config_of(32, accumulate_steps=4), topology, 0.5))
+    assert split["flops"] == pytest.approx(whole["flops"], rel=0.1)
+    assert split["bytes"]["temporaries"] < whole["bytes"]["temporaries"]
+    assert split["bytes"]["arguments"] == whole["bytes"]["arguments"]
+
+
+def test_sharding_the_parameters_shows_in_memory_and_exchanges() -> None:
+    topology = find_topology("cpu:4")
+    replicated = compile_step(Request(config_of(8), topology, 0.5))
+    config = changed(config_of(8), mesh={"data": 1, "fsdp": 4})
+    sharded = compile_step(Request(config, topology, 0.5))
+    assert replicated["fits"]
+    assert replicated["bytes"]["parameters"] == 4 * replicated["parameters"]
+    assert replicated["bytes"]["optimizer"] >= 2 * replicated["bytes"]["parameters"]
+    assert sharded["bytes"]["parameters"] < 0.4 * replicated["bytes"]["parameters"]
+    # All gradients are added up once; what a figure or a count takes is small.
+    gradients = replicated["collectives"]["all-reduce"]["bytes"]
+    assert 1 <= gradients / replicated["bytes"]["parameters"] < 1.3
+    assert sharded["collectives"]["all-gather"]["count"] > 0
+    assert replicated["collectives"].get("all-gather", {"bytes": 0})["bytes"] < gradients
+
+
+def test_a_batch_that_does_not_fit_is_a_finding() -> None:
+    topology = dataclasses.replace(find_topology("cpu:4"), limit_bytes=2 * MIB)
+    request = Request(config_of(64), topology, 0.5)
+    report = compile_step(request)
+    assert report["fits"] is False
+    assert report["bytes"]["peak"] > report["bytes"]["limit"] == 2 * MIB
+    best = largest_batch(dataclasses.replace(request, config=config_of(4)), 4)
+    assert best["fits"]
+    assert best["batch"]["clips"] % 4 == 0
+    more = config_of(best["batch"]["clips"] + 4)
+    assert not compile_step(dataclasses.replace(request, config=more))["fits"]
+
+
+def test_a_mesh_that_does_not_fit_is_refused() -> None:
+    topology = find_topology("cpu:4")
+    with pytest.raises(ConfigError, match="exactly the 4 devices"):
+        compile_step(Request(changed(config_of(8), mesh={"data": 3}), topology, 0.5))
+    with pytest.raises(ConfigError, match=r"6 clips .* data × fsdp = 4 devices"):
+        compile_step(Request(config_of(6), topology, 0.5))
+
+
+def test_the_command_writes_its_contract(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "out.json"
+    flags = ["--data.bucket-seconds", "0.5", "1.0", "--data.max-seconds", "1.0"]
+    flags += ["--model.num-hidden-layers", "1", "--json", str(path), "--every-bucket"]
+    command = ["--config", "configs/tiny.py", "--topology", "cpu:4", *flags]
+    assert compile_ahead.main(command) == 0
+    report = json.loads(path.read_text())
+    assert report.keys() >= {
+        "config", "topology", "devices", "mesh", "parameters", "bytes", "flops", "fits",
+        "compile_seconds", "collectives",
+    }  # fmt: skip
+    assert report["bytes"].keys() >= {"arguments", "temporaries", "peak", "limit"}
+    assert report["mesh"] == {"data": 4, "fsdp": 1, "tensor": 1}
+    assert report["devices"] == 4
+    assert report["batch"] == {"clips": 32, "seconds": 1.0}
+    assert [bucket["batch"]["seconds"] for bucket in report["buckets"]] == [0.5]
+    shown = capsys.readouterr().out
+    assert "temporaries" in shown
+    assert "all-reduce" in shown
+
+    assert scaling_report.main([str(path), "--collect", str(tmp_path / "all.json")]) == 0
+    assert json.loads((tmp_path / "all.json").read_text()) == [report]
+    assert "| tiny | cpu:4 | 4×1×1 | fp32 |" in capsys.readouterr().out
+
+
+def test_wrong_usage_has_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compile_ahead.main(["--config", "configs/tiny.py", "--topology", "v5e-16"]) == 2
+    assert "v5e:{" in capsys.readouterr().err
+
+
+REPORT: dict[str, Any] = {
+    "config": "configs/wav2vec2_base.py",
+    "topology": "v5e:8x8",
+    "devices": 64,
+    "mesh": {"data": 64, "fsdp": 1, "tensor": 1},
+    "batch": {"clips": 320, "seconds": 15.625},
+    "precision": "bf16",
+    "flops": 197e12 * COMPUTE_UTILISATION * 0.1,
+    "bytes_accessed": 0.0,
+    "collectives": {
+        "all-reduce": {"count": 9, "bytes": 380e6, "wire_bytes": 0},
+        "all-gather": {"count": 1, "bytes": 1e6, "wire_bytes": 0},
+    },
+}
+
+
+def test_efficiency_falls_with_the_chips_as_the_arithmetic_says() -> None:
+    points = [scaling.weak(REPORT, chips) for chips in (8, 64, 256, 1024)]
+    assert [point.slices for point in points] == [1, 1, 1, 4]
+    assert [point.shape for point in points] == [(2, 4), (8, 8), (16, 16), (16, 16)]
+    assert [point.audio_seconds for point in points] == [78.125 * c for c in (8, 64, 256, 1024)]
+    for point in points:
+        assert point.step.compute == pytest.approx(0.1)
+        network = all_reduce_seconds(380e6, CHIPS["v5e"], point.shape, point.slices)
+        assert point.efficiency == pytest.approx(0.1 / (0.1 + network))
+        assert point.overlapped_efficiency == 1
+    # Rings on 16 × 16 carry twice what the lines of 8 × 8 do; four slices pay for their network.
+    assert points[2].efficiency > points[3].efficiency
+    assert points[2].efficiency > points[1].efficiency
+
+
+def test_only_data_parallel_programs_are_scaled() -> None:
+    sharded = REPORT | {"mesh": {"data": 8, "fsdp": 8, "tensor": 1}}
+    with pytest.raises(ValueError, match="not data-parallel"):
+        scaling.weak(sharded, 64)
+
+
+libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="libtpu is not installed: pip install 'voc2vec-jax[aot]'",
+)
+
+
+@libtpu
+@pytest.mark.slow
+def test_a_tpu_that_is_not_there() -> None:
+    topology = find_topology("v5e:2x2")
+    config = with_clips(dataclasses.replace(tiny(), mesh=MeshConfig(2, 2)), 32, 4.0)
+    report = compile_step(Request(config, topology, 4.0))
+    assert report["fits"]
+    assert report["bytes"]["limit"] == int(15.75 * 2**30)
+    assert report["flops"] > 0
+    assert report["collectives"]["all-reduce"]["bytes"] > 0
+    assert report["loops_of_unknown_length"] == 0
+    assert report["estimate"]["step_seconds"] > 0
+    huge = with_clips(config, 4_096, 60.0)
+    report = compile_step(Request(huge, topology, 60.0))
+    assert report["fits"] is False
+    assert report["bytes"]["peak"] > report["bytes"]["limit"] == int(15.75 * 2**30)
+
+
+@libtpu
+@pytest.mark.slow
+@pytest.mark.parametrize("remat", ["layers", "all"])
+def test_rematerialising_saves_memory_on_a_tpu(remat: str) -> None:
+    topology = find_topology("v5e:2x2")
+    config = with_clips(tiny(), 64, 4.0)
+    kept = compile_step(Request(config, topology, 4.0))
+    train = dataclasses.replace(config.train, remat=remat)
+    again = compile_step(Request(dataclasses.replace(config, train=train), topology, 4.0))
+    assert again["bytes"]["temporaries"] < kept["bytes"]["temporaries"]
+    assert again["flops"] > kept["flops"]
+
+
+@libtpu
+@pytest.mark.slow
+def test_a_shape_that_no_slice_has() -> None:
+    with pytest.raises(ConfigError, match="libtpu does not know it; try one of v5e"):
+        find_topology("v5e:3x7")

@@ -1,0 +1,143 @@
+"""Compile a run's training step for devices that are not there: does it fit, how fast may it be?
+
+No data and no accelerator is needed. The program is the very one that training would run, for the
+longest bucket of the plan, which needs the most memory. TPU slices need the extra `aot`
+(pip install 'voc2vec-jax[aot]'), H100s `jax[cuda12-local]`.
+
+Examples:
+  The base recipe on 16 chips of a TPU v5e:
+    python -m tools.compile_ahead --config configs/wav2vec2_base.py --topology v5e:4x4
+  With other values than the file has, as in training; all figures into a file:
+    python -m tools.compile_ahead --config configs/hubert_large_voc125.py --topology v5e:16x16 \\
+        --mesh.fsdp 8 --train.precision bf16 --train.remat layers --json out.json
+  The largest batch that fits, by mesh and rematerialisation:
+    python -m tools.compile_ahead --config configs/wav2vec2_base.py --topology v6e:4x4 --sweep
+  For the CPU of this machine as four devices:
+    python -m tools.compile_ahead --config configs/tiny.py --topology cpu:4
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+
+from voc2vec_jax.config import Config, ConfigError
+from voc2vec_jax.train import load_config
+
+DONE, WRONG_USAGE = 0, 2
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The command line; `run` holds the configuration with its overrides."""
+
+    config: str
+    """Configuration file; `FILE.py:NAME` picks another function of it than `get_config`."""
+    topology: str
+    """Kind and shape: v5e:4x4, v5e:16x16, v4:4x4x4, v6e:4x4, v5p:2x2x2, h100:8, cpu:4."""
+    run: Annotated[Config, tyro.conf.arg(name="")]
+    json: Path | None = None
+    """Also write all figures here."""
+    effort: Literal["low", "default"] = "low"
+    """Of the compiler. `low` takes a fraction of the time and bounds memory from above; `default`
+    is what training uses."""
+    every_bucket: bool = False
+    """Compile for the other buckets too."""
+    sweep: bool = False
+    """Find the largest batch that fits, for three meshes and every `train.remat`."""
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """The command line on top of the configuration file that it names.
+
+    Raises:
+        ConfigError: The file or a value in it cannot work.
+        SystemExit: Wrong flags, or `--help`.
+    """
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config")
+    named = finder.parse_known_args(argv)[0].config
+    default = load_config(named) if named else Config()
+    return tyro.cli(
+        Annotated[Arguments, tyro.conf.configure(tyro.conf.AvoidSubcommands)],
+        args=list(argv),
+        default=Arguments(config=tyro.MISSING, topology=tyro.MISSING, run=default),
+        description=__doc__,
+        prog="python -m tools.compile_ahead",
+    )
+
+
+def prepare_environment(topology: str) -> None:
+    """What JAX and libtpu read when they are loaded."""
+    # The CPU is where JAX itself runs; libtpu would ask a Google host what it is.
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    kind, _, count = topology.partition(":")
+    flag = "--xla_force_host_platform_device_count"
+    flags = os.environ.get("XLA_FLAGS", "")
+    if kind == "cpu" and count.isdecimal() and flag not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {flag}={count}".strip()
+
+
+def reports(arguments: Arguments) -> Iterator[dict[str, Any]]:
+    """What was asked for, program by program; the longest bucket first."""
+    from tools.ahead.program import Request, compile_step
+    from tools.ahead.sweep import sweep
+    from tools.ahead.topologies import find_topology
+
+    topology = find_topology(arguments.topology)
+    buckets = arguments.run.data.used_bucket_seconds[::-1]
+    requests = [
+        Request(arguments.run, topology, seconds, arguments.effort)
+        for seconds in (buckets if arguments.every_bucket else buckets[:1])
+    ]
+    found = sweep(requests[0]) if arguments.sweep else map(compile_step, requests)
+    for report in found:
+        yield {"config": arguments.config, **report}
+
+
+def compile_ahead(arguments: Arguments) -> None:
+    """Compiles, shows what it sees as it goes, and writes it.
+
+    Raises:
+        ConfigError: The topology is not known, or mesh, model and batch do not go with it.
+    """
+    prepare_environment(arguments.topology)
+    from tools.ahead import display
+    from voc2vec_jax.results import write_json
+
+    console, done = Console(), []
+    for report in reports(arguments):
+        done.append(report)
+        if arguments.json:  # after each: a sweep takes long
+            written = {"sweep": done} if arguments.sweep else {**done[0], "buckets": done[1:]}
+            write_json(arguments.json, written)
+        if arguments.sweep:
+            print(f"{display.title(report)}: {report['batch']['clips']} clips", file=sys.stderr)
+            continue
+        console.print(display.one(report))
+        if not report["fits"]:
+            console.print(report.get("compiler_says", "more than a device holds"), markup=False)
+        console.print(display.assumptions(report))
+    if arguments.sweep:
+        console.print(display.swept(done))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code. What does not fit is a finding, no failure."""
+    try:
+        compile_ahead(parse(sys.argv[1:] if argv is None else argv))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG_USAGE
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
