@@ -39,13 +39,14 @@ GIB = 2**30
 # Usable HBM: what libtpu 0.0.42 names when a program does not fit. Products of float32 arrays are
 # one pass in bfloat16 unless jax_default_matmul_precision says otherwise.
 # H100 SXM: nvidia.com/en-us/data-center/h100 (dense; NVLink 900 GB/s both ways together; float32
-# products are TF32), memory and its bandwidth as openxla/xla's h100_sxm.txtpb has them.
+# products are TF32), memory and its bandwidth as openxla/xla's h100_sxm.txtpb has them; JAX takes
+# three quarters of it, unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
 CHIPS = {
     "v4": Chip("TPU v4", 275e12, 275e12, int(30.75 * GIB), 1.2e12, 4.5e10, 3, 4, 6.25e9),
     "v5e": Chip("TPU v5e", 197e12, 197e12, int(15.75 * GIB), 8.19e11, 4.5e10, 2, 16, 3.125e9),
     "v5p": Chip("TPU v5p", 459e12, 459e12, int(94.75 * GIB), 2.765e12, 9e10, 3, 4, 6.25e9),
     "v6e": Chip("TPU v6e", 918e12, 918e12, int(31.25 * GIB), 1.638e12, 9e10, 2, 16, 12.5e9),
-    "h100": Chip("NVIDIA H100 SXM", 989.4e12, 494.7e12, 84_942_979_072, 3.35232e12, 4.5e11, 0),
+    "h100": Chip("NVIDIA H100 SXM", 989.4e12, 494.7e12, 63_707_234_304, 3.35232e12, 4.5e11, 0),
 }
 
 COMPUTE_UTILISATION = 0.4
