@@ -78,7 +78,8 @@ class Request:
     @property
     def options(self) -> dict[str, Any]:
         """For the compiler."""
-        effort = {"exec_time_optimization_effort": -1.0} if self.effort == "low" else {}
+        low = self.effort == "low" and self.topology.chip is not None
+        effort = {"exec_time_optimization_effort": -1.0} if low else {}
         return {**self.topology.compiler_options, **effort}
 
 
@@ -108,7 +109,7 @@ def compile_step(request: Request) -> dict[str, Any]:
         "precision": config.train.precision,
         "remat": config.train.remat,
         "effort": request.effort if topology.chip else "default",
-        "versions": {"jax": jax.__version__},
+        "versions": {"jax": jax.__version__, **topology.versions},
         "bytes": {
             "arguments": None,
             "temporaries": None,

@@ -1,5 +1,6 @@
 """Devices by name: of TPU slices and GPU hosts that are not there, or of this machine's CPU."""
 
+import importlib.metadata
 import importlib.util
 import math
 import os
@@ -59,6 +60,14 @@ class Topology:
         """What compiling without the devices needs besides."""
         # Its tile sizes are found by trying them out on the device.
         return {"xla_gpu_enable_triton_gemm": False} if self.name.startswith("h100") else {}
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of what compiles for it, besides JAX."""
+        if self.chip is None:
+            return {}
+        package = "jax-cuda12-plugin" if self.name.startswith("h100") else "libtpu"
+        return {package: importlib.metadata.version(package)}
 
 
 def parse_name(name: str) -> tuple[str, tuple[int, ...]]:
