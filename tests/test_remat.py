@@ -1,6 +1,8 @@
 """Computing activations again saves memory, and changes nothing else."""
 
 import dataclasses
+import functools
+import math
 from typing import Any, get_args
 
 import jax
@@ -10,8 +12,6 @@ import pytest
 from tests.conftest import ARCHITECTURES
 from tests.meshes import CONFIG, batch_of
 from tests.test_update import changed
-from tools.ahead.program import abstract_batch
-from tools.ahead.sweep import with_clips
 from voc2vec_jax import sharding
 from voc2vec_jax.config import Config, ConfigError, MeshConfig
 from voc2vec_jax.models.parameters import Params
@@ -25,6 +25,19 @@ def training_of(config: Config, remat: Remat) -> Training:
     return Training(
         config, Wav2Vec2Task(config), sharding.build_mesh(MeshConfig(1), jax.devices()[:1])
     )
+
+
+def config_of(architecture: str) -> Config:
+    """Two blocks, with dropout and layer drop."""
+    model: dict[str, Any] = {
+        "num_hidden_layers": 2,
+        "layerdrop": 0.3,
+        **ARCHITECTURES[architecture],
+    }
+    config = changed(CONFIG, model=model)
+    assert config.model.hidden_dropout > 0
+    assert config.model.attention_dropout > 0
+    return config
 
 
 def loss_and_gradients(config: Config, remat: Remat) -> tuple[float, Params]:
@@ -43,36 +56,46 @@ def loss_and_gradients(config: Config, remat: Remat) -> tuple[float, Params]:
     return float(loss), gradients
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_loss_and_gradients_are_the_same(architecture: str) -> None:
-    model: dict[str, Any] = {
-        "num_hidden_layers": 3,
-        "layerdrop": 0.3,
-        **ARCHITECTURES[architecture],
-    }
-    config = changed(CONFIG, model=model)
-    assert config.model.hidden_dropout > 0
-    assert config.model.attention_dropout > 0
-    loss, gradients = loss_and_gradients(config, "none")
-    for remat in ("layers", "all"):
-        again, other = loss_and_gradients(config, remat)
-        assert again == pytest.approx(loss, rel=1e-6)
-        for path, gradient in gradients.items():
-            scale = float(np.linalg.norm(gradient))
-            assert np.linalg.norm(other[path] - gradient) <= 1e-6 * scale, (remat, path)
+@functools.cache
+def kept(architecture: str) -> tuple[float, Params]:
+    """Loss and gradients where nothing is computed again."""
+    return loss_and_gradients(config_of(architecture), "none")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "remat"), [("base", "layers"), ("base", "all"), ("large", "all")]
+)
+def test_loss_and_gradients_are_the_same(architecture: str, remat: Remat) -> None:
+    loss, gradients = kept(architecture)
+    again, other = loss_and_gradients(config_of(architecture), remat)
+    assert again == pytest.approx(loss, rel=1e-6)
+    for path, gradient in gradients.items():
+        bound = 1e-6 * np.linalg.norm(gradient)
+        if path.endswith("k_proj.bias"):  # softmax does not feel it: rounding, around 0
+            bound = 1e-9
+        assert np.linalg.norm(other[path] - gradient) <= bound, path
+
+
+def bytes_kept(remat: Remat) -> int:
+    """What waits for the backward pass: the residuals of the differentiated loss."""
+    training = training_of(changed(CONFIG, model={"num_hidden_layers": 8}), remat)
+    batch, key = batch_of(0), jax.random.key(1)
+
+    def backward(params: Params) -> Any:
+        draws = training._draw(batch, key, train=True)
+        return jax.vjp(lambda params: training._loss(params, batch, draws, np.int32(0))[0], params)[
+            1
+        ]
+
+    residuals = jax.tree.leaves(jax.eval_shape(backward, training.abstract_state["params"]))
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in residuals)
 
 
 def test_fewer_values_wait_for_the_backward_pass() -> None:
-    config = changed(CONFIG, model={"num_hidden_layers": 8, "layerdrop": 0.0})
-    temporaries = []
-    for remat in get_args(Remat):
-        training = training_of(with_clips(config, 8, 2.0), remat)
-        batch = abstract_batch(training.config, training.mesh, 2.0)
-        memory: Any = training.lower_step(batch).compile().memory_analysis()
-        temporaries.append(memory.temp_size_in_bytes)
-    none, layers, everything = temporaries
+    """Programs of XLA:CPU need as much with it as without; for a TPU's see test_ahead.py."""
+    none, layers, everything = map(bytes_kept, get_args(Remat))
     assert layers < 0.7 * none
-    assert everything < layers
+    assert everything < 0.9 * layers
 
 
 def test_what_is_compiled_depends_on_it() -> None:
