@@ -26,8 +26,13 @@ _CALLED = re.compile(
 )
 _CALLED_LISTS = re.compile(r"(branch_computations|called_computations)=\{([^}]*)\}")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
-_GROUPS = re.compile(r"replica_groups=(?:\[\d+,(\d+)\]<=|\{\{([\d,]*)\})")
+_GROUPS = re.compile(
+    r"replica_groups=(?:\[\d+,(?P<iota>\d+)\]<=|\{\{(?P<listed>[\d,]*)\}"
+    r"|mesh\[(?P<sizes>[^\]]*)\][^{]*\{(?P<axes>[^}]*)\})"
+)
 _TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_CONDITION = re.compile(r"condition=%?([\w.-]+)")
+_CONSTANT = re.compile(r"constant\((\d+)\)")
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,8 @@ def collectives(text: str) -> tuple[list[Collective], int]:
             for how, called in _calls(instruction):
                 trips = 1
                 if how == "body":
-                    known = _TRIP_COUNT.search(instruction.rest)
-                    trips = int(known[1]) if known else 1
+                    known = _trip_count(computations, instruction)
+                    trips = known or 1
                     if known is None:
                         unknown.add(called)
                 visit(called, count * trips)
@@ -162,6 +167,36 @@ def _calls(instruction: _Instruction) -> Iterator[tuple[str, str]]:
             yield how, name.strip().lstrip("%")
 
 
+def _trip_count(computations: dict[str, list[_Instruction]], loop: _Instruction) -> int | None:
+    """As the compiler says it, or the N of a condition that is nothing but `index < N`.
+
+    JAX's scans count from 0; TPU programs do not say more.
+    """
+    known = _TRIP_COUNT.search(loop.rest)
+    if known:
+        return int(known[1])
+    condition = _CONDITION.search(loop.rest)
+    instructions = computations.get(condition[1], []) if condition else []
+    compared = [i for i in instructions if i.opcode == "compare" and "direction=LT" in i.rest]
+    numbers = [_CONSTANT.search(i.rest) for i in instructions if i.opcode == "constant"]
+    if len(compared) == len(numbers) == 1 and numbers[0]:
+        return int(numbers[0][1])
+    return None
+
+
+def _group_size(instruction: _Instruction) -> int:
+    """Devices of a replica group, in any of the three notations; 0 if there is none."""
+    groups = _GROUPS.search(instruction.rest)
+    if groups is None:
+        return 0
+    if groups["iota"]:
+        return int(groups["iota"])
+    if groups["sizes"] is not None:  # mesh['data'=4,'fsdp'=2] {'fsdp'}
+        sizes = dict(re.findall(r"'([^']+)'=(\d+)", groups["sizes"]))
+        return math.prod(int(sizes[axis]) for axis in re.findall(r"'([^']+)'", groups["axes"]))
+    return len([device for device in groups["listed"].split(",") if device])
+
+
 def _collective(name: str, instruction: _Instruction, times: int) -> Collective | None:
     kind = instruction.opcode.removesuffix("-start")
     if kind not in KINDS:
@@ -171,10 +206,7 @@ def _collective(name: str, instruction: _Instruction, times: int) -> Collective 
         # (operands, results), and for some backends scalars that belong to the exchange.
         sizes = [size for size in sizes if size > 4] or sizes
         sizes = sizes[len(sizes) // 2 :]
-    groups = _GROUPS.search(instruction.rest)
-    group = 0
-    if groups:
-        group = int(groups[1]) if groups[1] else len([d for d in groups[2].split(",") if d])
+    group = _group_size(instruction)
     if kind == "reduce-scatter":
         sizes = [size * max(group, 1) for size in sizes]
     if kind == "all-reduce" and name.startswith("all-reduce-scatter"):

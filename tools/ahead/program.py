@@ -26,7 +26,10 @@ from voc2vec_jax.tasks import build_task
 from voc2vec_jax.update import Training
 
 Effort = Literal["low", "default"]
-_OUT_OF_MEMORY = re.compile(r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) hbm")
+_OUT_OF_MEMORY = re.compile(
+    r"\((?P<used>[\d.]+)(?P<used_unit>[KMGT])\) exceeds available HBM "
+    r"\((?P<limit>[\d.]+)(?P<limit_unit>[KMGT])\)"
+)
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -131,10 +134,12 @@ def compile_step(request: Request) -> dict[str, Any]:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         report |= {"fits": False, "compiler_says": _first_lines(str(error))}
-        used = _OUT_OF_MEMORY.search(str(error))
-        if used:
-            report["bytes"]["peak"] = round(float(used[1]) * _UNITS[used[2]])
-            report["bytes"]["limit"] = round(float(used[3]) * _UNITS[used[4]])
+        said = _OUT_OF_MEMORY.search(str(error))
+        if said:
+            report["bytes"] |= {
+                name: round(float(said[where]) * _UNITS[said[f"{where}_unit"]])
+                for name, where in (("peak", "used"), ("limit", "limit"))
+            }
         return report | {"compile_seconds": round(time.monotonic() - started, 1)}
     report["compile_seconds"] = round(time.monotonic() - started, 1)
     _describe_memory(report, compiled)
