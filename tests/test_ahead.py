@@ -1,6 +1,7 @@
 """Programs for devices that are not there: what their text says, what they need, what it takes."""
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import math
@@ -15,7 +16,7 @@ from configs.tiny import get_config as tiny
 from tests.meshes import CONFIG
 from tests.test_update import changed
 from tools import compile_ahead, scaling_report
-from tools.ahead import hlo, scaling
+from tools.ahead import hlo, scaling, sweep
 from tools.ahead.chips import (
     CHIPS,
     COMPUTE_UTILISATION,
@@ -26,12 +27,10 @@ from tools.ahead.chips import (
     step_time,
 )
 from tools.ahead.program import Request, abstract_batch, compile_step
-from tools.ahead.sweep import largest, largest_batch, with_clips
+from tools.ahead.sweep import largest, with_clips
 from tools.ahead.topologies import find_topology, parse_name
 from voc2vec_jax import sharding
 from voc2vec_jax.config import Config, ConfigError, MeshConfig
-
-MIB = 2**20
 
 PROGRAM = (Path(__file__).parent / "collectives.hlo").read_text()
 
@@ -44,14 +43,18 @@ def test_collectives_are_counted_once_and_as_often_as_their_loop_runs() -> None:
         ("all-gather", 32, 4, 1),
         ("all-gather", 64, 2, 1),  # inside an asynchronous pair
         ("all-reduce", 32 + 16, 4, 1),
+        ("all-reduce", 64, 2, 4),  # in a loop whose condition says how long it is
         ("all-reduce", 1024, 4, 12),
         ("collective-permute", 32, 0, 1),  # in one side of a conditional
         ("reduce-scatter", 16, 2, 1),
         ("reduce-scatter", 128, 2, 1),  # fused with the slice of its sum
     ]
     kinds = hlo.summary(found, 4)
-    assert kinds["all-reduce"] == {"count": 13, "bytes": 12 * 1024 + 48, "wire_bytes": 18_504}
-    assert 2 * 3 / 4 * (12 * 1024 + 48) == 18_504
+    assert kinds["all-reduce"] == {
+        "count": 17,
+        "bytes": 12 * 1024 + 48 + 4 * 64,
+        "wire_bytes": 2 * 3 / 4 * (12 * 1024 + 48) + 2 * 1 / 2 * 4 * 64,
+    }
     assert kinds["reduce-scatter"]["wire_bytes"] == (16 + 128) / 2
 
 
@@ -166,21 +169,25 @@ def test_the_batch_is_that_of_training() -> None:
         assert value.sharding.is_equivalent_to(described[name].sharding, value.ndim)
 
 
+@functools.cache
+def report_of(accumulate_steps: int = 1, fsdp: int = 1) -> dict[str, Any]:
+    """The tiny program on four CPU devices; compiling one takes seconds."""
+    config = config_of(32, accumulate_steps=accumulate_steps)
+    config = changed(config, mesh={"data": -1, "fsdp": fsdp})
+    return compile_step(Request(config, find_topology("cpu:4"), 0.5))
+
+
 def test_micro_batches_are_counted_as_often_as_they_run() -> None:
     """The compiler counts a loop once."""
-    topology = find_topology("cpu:4")
-    whole = compile_step(Request(config_of(32), topology, 0.5))
-    split = compile_step(Request(config_of(32, accumulate_steps=4), topology, 0.5))
+    whole, split = report_of(), report_of(accumulate_steps=4)
     assert split["flops"] == pytest.approx(whole["flops"], rel=0.1)
     assert split["bytes"]["temporaries"] < whole["bytes"]["temporaries"]
     assert split["bytes"]["arguments"] == whole["bytes"]["arguments"]
+    assert split["loops_of_unknown_length"] == 0
 
 
 def test_sharding_the_parameters_shows_in_memory_and_exchanges() -> None:
-    topology = find_topology("cpu:4")
-    replicated = compile_step(Request(config_of(8), topology, 0.5))
-    config = changed(config_of(8), mesh={"data": 1, "fsdp": 4})
-    sharded = compile_step(Request(config, topology, 0.5))
+    replicated, sharded = report_of(), report_of(fsdp=4)
     assert replicated["fits"]
     assert replicated["bytes"]["parameters"] == 4 * replicated["parameters"]
     assert replicated["bytes"]["optimizer"] >= 2 * replicated["bytes"]["parameters"]
@@ -189,20 +196,48 @@ def test_sharding_the_parameters_shows_in_memory_and_exchanges() -> None:
     gradients = replicated["collectives"]["all-reduce"]["bytes"]
     assert 1 <= gradients / replicated["bytes"]["parameters"] < 1.3
     assert sharded["collectives"]["all-gather"]["count"] > 0
-    assert replicated["collectives"].get("all-gather", {"bytes": 0})["bytes"] < gradients
 
 
-def test_a_batch_that_does_not_fit_is_a_finding() -> None:
-    topology = dataclasses.replace(find_topology("cpu:4"), limit_bytes=2 * MIB)
-    request = Request(config_of(64), topology, 0.5)
-    report = compile_step(request)
-    assert report["fits"] is False
-    assert report["bytes"]["peak"] > report["bytes"]["limit"] == 2 * MIB
-    best = largest_batch(dataclasses.replace(request, config=config_of(4)), 4)
-    assert best["fits"]
-    assert best["batch"]["clips"] % 4 == 0
-    more = config_of(best["batch"]["clips"] + 4)
-    assert not compile_step(dataclasses.replace(request, config=more))["fits"]
+class Compiler:
+    """A stand-in that knows how memory grows: 100 bytes, and 10 for each clip."""
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self.asked: list[int] = []
+
+    def __call__(self, request: Request) -> dict[str, Any]:
+        clips = request.config.data.clips_per_batch(request.seconds)
+        self.asked.append(clips)
+        peak = 100 + 10 * clips
+        memory = {"arguments": 100, "temporaries": 10 * clips, "peak": peak, "limit": self.limit}
+        return {"batch": {"clips": clips}, "bytes": memory, "fits": peak <= self.limit}
+
+
+@pytest.mark.parametrize(("limit", "clips"), [(1_000, 88), (140, 4), (139, 4), (12_345, 1_224)])
+def test_the_largest_batch(monkeypatch: pytest.MonkeyPatch, limit: int, clips: int) -> None:
+    """In multiples of clips that divide over the devices; the first guess is all but right."""
+    compiler = Compiler(limit)
+    monkeypatch.setattr(sweep, "compile_step", compiler)
+    report = sweep.largest_batch(Request(config_of(4), find_topology("cpu:4"), 0.5), 4)
+    assert report["batch"]["clips"] == clips
+    assert report["fits"] == (limit > 139)
+    assert len(compiler.asked) <= 4
+
+
+def test_a_sweep_goes_through_meshes_and_remat(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def compiler(request: Request) -> dict[str, Any]:
+        mesh, train = request.config.mesh, request.config.train
+        seen.append((mesh.data, mesh.fsdp, train.remat))
+        return Compiler(500)(request)
+
+    monkeypatch.setattr(sweep, "compile_step", compiler)
+    reports = list(sweep.sweep(Request(config_of(4), find_topology("cpu:4"), 0.5)))
+    assert list(dict.fromkeys(seen)) == [
+        (4 // fsdp, fsdp, remat) for fsdp in (1, 4) for remat in ("none", "layers", "all")
+    ]
+    assert len(reports) == 6
 
 
 def test_a_mesh_that_does_not_fit_is_refused() -> None:
@@ -217,10 +252,17 @@ def test_the_command_writes_its_contract(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "out.json"
-    flags = ["--data.bucket-seconds", "0.5", "1.0", "--data.max-seconds", "1.0"]
-    flags += ["--model.num-hidden-layers", "1", "--json", str(path), "--every-bucket"]
-    command = ["--config", "configs/tiny.py", "--topology", "cpu:4", *flags]
-    assert compile_ahead.main(command) == 0
+    file = tmp_path / "small.py"
+    file.write_text(
+        "import dataclasses\n"
+        "from tests.meshes import CONFIG\n"
+        "from voc2vec_jax.config import DataConfig\n"
+        "def get_config():\n"
+        "    data = DataConfig(max_seconds=0.5, bucket_seconds=(0.25, 0.5), batch_seconds=8.0)\n"
+        "    return dataclasses.replace(CONFIG, data=data)\n"
+    )
+    command = ["--config", str(file), "--topology", "cpu:4", "--json", str(path)]
+    assert compile_ahead.main([*command, "--every-bucket", "--data.batch-seconds", "16"]) == 0
     report = json.loads(path.read_text())
     assert report.keys() >= {
         "config", "topology", "devices", "mesh", "parameters", "bytes", "flops", "fits",
@@ -229,15 +271,15 @@ def test_the_command_writes_its_contract(
     assert report["bytes"].keys() >= {"arguments", "temporaries", "peak", "limit"}
     assert report["mesh"] == {"data": 4, "fsdp": 1, "tensor": 1}
     assert report["devices"] == 4
-    assert report["batch"] == {"clips": 32, "seconds": 1.0}
-    assert [bucket["batch"]["seconds"] for bucket in report["buckets"]] == [0.5]
+    assert report["batch"] == {"clips": 32, "seconds": 0.5}
+    assert [bucket["batch"]["seconds"] for bucket in report["buckets"]] == [0.25]
     shown = capsys.readouterr().out
     assert "temporaries" in shown
     assert "all-reduce" in shown
 
     assert scaling_report.main([str(path), "--collect", str(tmp_path / "all.json")]) == 0
     assert json.loads((tmp_path / "all.json").read_text()) == [report]
-    assert "| tiny | cpu:4 | 4×1×1 | fp32 |" in capsys.readouterr().out
+    assert "| small | cpu:4 | 4×1×1 | fp32 |" in capsys.readouterr().out
 
 
 def test_wrong_usage_has_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
