@@ -143,7 +143,7 @@ def compile_step(request: Request) -> dict[str, Any]:
         return report | {"compile_seconds": round(time.monotonic() - started, 1)}
     report["compile_seconds"] = round(time.monotonic() - started, 1)
     _describe_memory(report, compiled)
-    _describe_work(report, request, lowered, compiled)
+    _describe_work(report, request, compiled)
     return report
 
 
@@ -163,28 +163,20 @@ def _describe_memory(report: dict[str, Any], compiled: jax.stages.Compiled) -> N
     report["fits"] = report["bytes"]["peak"] <= report["bytes"]["limit"]
 
 
-def _describe_work(
-    report: dict[str, Any],
-    request: Request,
-    lowered: jax.stages.Lowered,
-    compiled: jax.stages.Compiled,
-) -> None:
+def _describe_work(report: dict[str, Any], request: Request, compiled: jax.stages.Compiled) -> None:
     """FLOPs, bytes, collectives, and the time that these would take."""
     devices = report["devices"]
-    costs: Any = compiled.cost_analysis()
-    share = 1
-    if not costs or "flops" not in costs:  # the GPU's compiler counts nothing
-        costs, share = lowered.cost_analysis(), devices
+    costs: Any = compiled.cost_analysis() or {}
     # The compiler counts what is in a loop once; but for the optimiser, all of a step with
     # micro-batches is in their loop.
-    scale = report["accumulate_steps"] / share
-    report["flops"] = costs["flops"] * scale
-    report["bytes_accessed"] = None if share > 1 else costs.get("bytes accessed", 0.0) * scale
+    for name, cost in (("flops", "flops"), ("bytes_accessed", "bytes accessed")):
+        if costs.get(cost):  # the GPU's compiler counts nothing
+            report[name] = costs[cost] * report["accumulate_steps"]
     found, unknown = hlo.collectives(compiled.as_text() or "")
     report["collectives"] = hlo.summary(found, devices)
     report["loops_of_unknown_length"] = unknown
     chip = request.topology.chip
-    if chip is None:
+    if chip is None or report["flops"] is None:
         return
     wire = sum(kind["wire_bytes"] for kind in report["collectives"].values())
     estimate = step_time(
@@ -192,7 +184,7 @@ def _describe_work(
         request.topology.shape,
         precision=report["precision"],
         flops=report["flops"],
-        bytes_accessed=report["bytes_accessed"] or 0.0,
+        bytes_accessed=report["bytes_accessed"],
         wire_bytes=wire,
     )
     audio = report["batch"]["clips"] * request.seconds

@@ -135,7 +135,7 @@ def _tpu_devices(name: str, kind: str, shape: tuple[int, ...]) -> tuple[jax.Devi
 
 
 def _gpu_devices(name: str, shape: tuple[int, ...]) -> tuple[jax.Device, ...]:
-    if importlib.util.find_spec("jax_plugins.xla_cuda12") is None:
+    if importlib.util.find_spec("jax_cuda12_plugin") is None:
         raise ConfigError(
             f"--topology {name}: the CUDA compiler is missing; pip install 'jax[cuda12-local]' at "
             f"the version of JAX, {jax.__version__}"
