@@ -81,9 +81,15 @@ class Request:
     @property
     def options(self) -> dict[str, Any]:
         """For the compiler."""
-        low = self.effort == "low" and self.topology.chip is not None
-        effort = {"exec_time_optimization_effort": -1.0} if low else {}
-        return {**self.topology.compiler_options, **effort}
+        options: dict[str, Any] = dict(self.topology.compiler_options)
+        chip = self.topology.chip
+        if self.effort == "low" and chip is not None:
+            options["exec_time_optimization_effort"] = -1.0
+            if chip.torus_axes:
+                # libtpu 0.0.42 otherwise overflows its stack (a segmentation fault in
+                # FusedSpatialMajorConvolution) where bf16 blocks are rematerialised.
+                options["xla_tpu_dot_dot_fusion"] = False
+        return options
 
 
 def compile_step(request: Request) -> dict[str, Any]:
