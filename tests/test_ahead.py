@@ -319,6 +319,17 @@ def test_efficiency_falls_with_the_chips_as_the_arithmetic_says() -> None:
     assert points[2].efficiency > points[1].efficiency
 
 
+def test_a_fixed_batch_leaves_less_work_to_each_chip() -> None:
+    assert scaling.fixed(REPORT, 256) is None  # of 320 clips
+    assert scaling.fixed(REPORT, 64) == scaling.weak(REPORT, 64)
+    few = scaling.fixed(REPORT, 8)
+    assert few is not None
+    assert few.audio_seconds == 320 * 15.625
+    assert few.step.compute == pytest.approx(0.8)
+    assert few.step.network == all_reduce_seconds(380e6, CHIPS["v5e"], (2, 4))
+    assert few.efficiency > scaling.weak(REPORT, 8).efficiency
+
+
 def test_only_data_parallel_programs_are_scaled() -> None:
     sharded = REPORT | {"mesh": {"data": 8, "fsdp": 8, "tensor": 1}}
     with pytest.raises(ValueError, match="not data-parallel"):

@@ -143,6 +143,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if kind in scaling.SHAPES:
             print(f"\n{display.title(report)}: the same share of audio on every chip\n")
             print(scaling_rows([scaling.weak(report, chips) for chips in CHIPS]))
+            fixed = [scaling.fixed(report, chips) for chips in CHIPS]
+            print(f"\nThe same batch, {report['batch']['clips']} clips, where they divide\n")
+            print(scaling_rows([point for point in fixed if point]))
     return 0
 
 

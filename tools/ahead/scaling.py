@@ -6,7 +6,7 @@ audio; the second hardly does. What is left out: clips that wait for the slowest
 checkpoints, and whatever the compiler overlaps.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tools.ahead.chips import CHIPS, Chip, StepTime, all_reduce_seconds, step_time
@@ -102,6 +102,15 @@ def weak(report: dict[str, Any], chips: int) -> Point:
     return Point(chips, shape, slices, audio, step)
 
 
-def strong(report: dict[str, Any]) -> Point:
-    """The batch of this very report on the chips of this very report."""
-    return weak(report, report["devices"])
+def fixed(report: dict[str, Any], chips: int) -> Point | None:
+    """The batch of the report on another number of chips; None if its clips do not divide.
+
+    Work is taken to be in proportion to a chip's clips. The optimiser's is not, which counts where
+    a chip has one clip or two.
+    """
+    if report["batch"]["clips"] % chips:
+        return None
+    point, share = weak(report, chips), report["devices"] / chips
+    work = point.step
+    step = StepTime(work.compute * share, work.memory * share, work.network)
+    return replace(point, audio_seconds=point.audio_seconds * share, step=step)
