@@ -6,7 +6,8 @@ Command:  python -m tools.prepare_data voc125 --manual-dir DIR
 Data:     125.19 h by the paper's table. Datasets that are not prepared are named at the start.
 Hardware: as configs/wav2vec2_base.py.
 Status:   not run. The recipe is that of configs/wav2vec2_base.py: the paper says that it follows
-          the set-up of wav2vec 2.0; numbers of its own were not found.
+          the set-up of wav2vec 2.0; numbers of its own were not found. The step of its longest
+          bucket is the one that configs/wav2vec2_base.py says to fit 16 chips of a TPU v5e.
 """
 
 from voc2vec_jax.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
