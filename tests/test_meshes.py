@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,12 @@ def test_a_tensor_axis_that_does_not_divide_is_refused() -> None:
     mesh = sharding.build_mesh(MeshConfig(data=1, tensor=4))
     with pytest.raises(ConfigError, match=r"mesh\.tensor=4: .* model\.num_attention_heads=2"):
         sharding.check_model(CONFIG.model, mesh)
+
+
+def test_devices_of_several_slices_are_refused() -> None:
+    devices: Any = [types.SimpleNamespace(slice_index=index // 2) for index in range(4)]
+    with pytest.raises(ConfigError, match="belong to 2 TPU slices"):
+        sharding.build_mesh(MeshConfig(), devices)
 
 
 def test_random_numbers_do_not_depend_on_how_arrays_are_split() -> None:

@@ -33,7 +33,8 @@ def build_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) 
     """The mesh over all devices; one device gives the trivial mesh, by the same code.
 
     Raises:
-        ConfigError: The axes do not multiply to the number of devices.
+        ConfigError: The axes do not multiply to the number of devices, or these belong to several
+            TPU slices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [config.data, config.fsdp, config.tensor]
@@ -44,6 +45,9 @@ def build_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) 
             f"mesh=(data={config.data}, fsdp={config.fsdp}, tensor={config.tensor}): does not use "
             f"exactly the {len(devices)} devices present"
         )
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices > 1:
+        raise ConfigError(f"mesh: the devices belong to {slices} TPU slices; use a single one")
     axis_types = (AxisType.Auto,) * len(shape)
     # `jax.make_mesh` lets an axis of the mesh be part of one of the torus on v5e only.
     placed = mesh_utils.create_device_mesh(shape, list(devices), allow_split_physical_axes=True)
