@@ -123,7 +123,9 @@ def test_a_tensor_axis_that_does_not_divide_is_refused() -> None:
 
 
 def test_devices_of_several_slices_are_refused() -> None:
-    devices: Any = [types.SimpleNamespace(slice_index=index // 2) for index in range(4)]
+    devices: Any = [
+        types.SimpleNamespace(platform="tpu", slice_index=index // 2) for index in range(4)
+    ]
     with pytest.raises(ConfigError, match="belong to 2 TPU slices"):
         sharding.build_mesh(MeshConfig(), devices)
 

@@ -45,7 +45,8 @@ def build_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) 
             f"mesh=(data={config.data}, fsdp={config.fsdp}, tensor={config.tensor}): does not use "
             f"exactly the {len(devices)} devices present"
         )
-    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    # Of GPUs that attribute counts hosts, which are no obstacle.
+    slices = len({getattr(d, "slice_index", 0) for d in devices if d.platform == "tpu"})
     if slices > 1:
         raise ConfigError(f"mesh: the devices belong to {slices} TPU slices; use a single one")
     axis_types = (AxisType.Auto,) * len(shape)
