@@ -241,6 +241,26 @@ def test_a_sweep_goes_through_meshes_and_remat(monkeypatch: pytest.MonkeyPatch) 
     assert len(reports) == 6
 
 
+def test_the_command_sweeps(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = report_of()
+
+    def compiler(request: Request) -> dict[str, Any]:
+        found = Compiler(2_000)(request)
+        memory = {**real["bytes"], **found["bytes"]}
+        batch = {**found["batch"], "seconds": request.seconds}
+        return {**real, **found, "bytes": memory, "batch": batch}
+
+    monkeypatch.setattr(sweep, "compile_step", compiler)
+    path = tmp_path / "out.json"
+    command = ["--config", "configs/tiny.py", "--topology", "cpu:4", "--json", str(path)]
+    assert compile_ahead.main([*command, "--sweep"]) == 0
+    found = json.loads(path.read_text())["sweep"]
+    assert [report["batch"] for report in found] == 6 * [{"clips": 184, "seconds": 4.0}]
+    assert "largest batches" in capsys.readouterr().out
+
+
 def test_a_mesh_that_does_not_fit_is_refused() -> None:
     topology = find_topology("cpu:4")
     with pytest.raises(ConfigError, match="exactly the 4 devices"):
