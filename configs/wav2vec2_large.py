@@ -5,7 +5,9 @@ Command:  python -m voc2vec_jax.train --config configs/wav2vec2_large.py --workd
 Hardware: accelerators with 9,600 s of padded audio per update between them, as fairseq's 128 GPUs
           had (three clips of 20 s each); lower data.batch_seconds and optim.learning_rate for
           fewer.
-Status:   not run.
+Status:   not run. Compiled ahead, it fits 64 chips of a TPU v4 (9.2 of 30.75 GiB each) with
+          --train.precision bf16 --train.remat layers: python -m tools.compile_ahead
+          --config configs/wav2vec2_large.py --topology v4:4x4x4 and those flags (docs/scaling.md).
 
 Differs from fairseq as configs/wav2vec2_base.py does: clips are padded to buckets and the padding
 is masked, and short clips are kept. Its learning rate is that of fairseq's file, 5e-3; the paper
