@@ -7,7 +7,8 @@ Command:  python -m tools.make_labels --features mfcc --clusters 100 --data.fold
 Next:     configs/hubert_base_iter2.py
 Hardware: accelerators with 2,800 s of padded audio per update between them, as fairseq's 32 GPUs
           had; lower data.batch_seconds and optim.learning_rate for fewer.
-Status:   not run.
+Status:   not run. The step of its longest bucket is that of configs/hubert_base_iter2.py, which
+          says where it fits, but for 400 clusters less.
 
 Differs from fairseq as configs/wav2vec2_base.py does: clips are padded to buckets and the padding
 is masked, short clips are kept, and signals are normalised.

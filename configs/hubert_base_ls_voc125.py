@@ -9,7 +9,8 @@ Data:     125.19 h by the paper's table. Datasets that are not prepared are name
 Hardware: as configs/hubert_base_iter1.py.
 Status:   not run. How voc2vec-hubert-ls-pt was trained is not published (which labels, how many
           updates): this is fairseq's recipe of a second iteration, with clusters of the
-          ninth layer of the very model that is gone on with.
+          ninth layer of the very model that is gone on with. The step of its longest bucket is the
+          one that configs/hubert_base_iter2.py says to fit 16 chips of a TPU v5e.
 
 The checkpoint holds the encoder only. What is kept and what is new is printed at the start: new are
 final_proj.kernel, final_proj.bias and label_embs_concat, drawn as for a model from scratch.
