@@ -9,7 +9,9 @@ Data:     125.19 h by the paper's table; its labels come from a base model of a 
 Hardware: accelerators with 7,200 s of padded audio per update between them, as fairseq's 128 GPUs
           had; lower data.batch_seconds and optim.learning_rate for fewer. --train.precision bf16,
           and --mesh.fsdp where parameters and moments (3.8 GB in float32) do not fit one device.
-Status:   not run.
+Status:   not run. Compiled ahead, it fits 64 chips of a TPU v4 (8.1 of 30.75 GiB each, mesh.fsdp
+          1) with --train.precision bf16 --train.remat layers (docs/scaling.md):
+          python -m tools.compile_ahead --config configs/hubert_large_voc125.py --topology v4:4x4x4
 
 The convolutions have a bias, as Hugging Face's derivatives of the published model say; fairseq's
 recipe from scratch leaves it out (--no-model.conv-bias). A checkpoint that is gone on with decides.
