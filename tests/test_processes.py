@@ -82,7 +82,7 @@ def test_two_processes_are_as_good_as_one(alone: Path, two: tuple[Path, str]) ->
 def test_the_first_process_writes_and_speaks(two: tuple[Path, str]) -> None:
     workdir, said = two
     assert {path.name for path in workdir.iterdir()} == {
-        *("checkpoints", "config.json", "curves.png", "export", "metrics.jsonl")
+        *("checkpoints", "config.json", "curves.png", "export", "first_step.json", "metrics.jsonl")
     }
     assert [e["step"] for e in figures(workdir)] == list(range(1, LAST + 1)), "each line once"
     assert len(re.findall(r"^\[0\] step=8/8 ", said, re.MULTILINE)) == 1
