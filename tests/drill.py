@@ -103,7 +103,7 @@ class Disturbed:
                 time.sleep(self._random.uniform(0, 0.1))
         struck = time.monotonic()
         number = signal.SIGTERM if "term" in kind else signal.SIGKILL
-        for one in self._victims(process, kind):
+        for one in self._victims(process, kind, deadline):
             one.send_signal(number)
         self._end(process, kind, 75 if number == signal.SIGTERM else None)
         seconds = round(time.monotonic() - struck, 1)
@@ -129,13 +129,15 @@ class Disturbed:
             process.kill()
             raise AssertionError("hangs before the fault")
 
-    def _victims(self, process: subprocess.Popen[str], kind: str) -> list[psutil.Process]:
+    def _victims(
+        self, process: subprocess.Popen[str], kind: str, deadline: float
+    ) -> list[psutil.Process]:
         if self._processes == 1:
             return [psutil.Process(process.pid)]
         children: list[psutil.Process] = []
         while len(children) < 2:  # at the start they may not be there yet
+            self._still(process, deadline, 0.01)
             children = psutil.Process(process.pid).children()
-            time.sleep(0.01)
         return children if "both" in kind else [children[int(self._random.integers(2))]]
 
     def _end(self, process: subprocess.Popen[str], kind: str, expected: int | None) -> None:
