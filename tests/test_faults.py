@@ -1,5 +1,6 @@
 """The fault drill, and the faults that it leaves out: corrupt checkpoints and two runs at once."""
 
+import errno
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,7 @@ from tests.drill import drill, passed
 from tests.small_run import make_place, start, train_command
 from tests.test_trainer import CONFIG, Clips, figures, run
 from voc2vec_jax import workdir_lock
-from voc2vec_jax.checkpoint_sums import CorruptCheckpointError, damage, newest_whole
+from voc2vec_jax.checkpoint_sums import CorruptCheckpointError, damage, newest_whole, write_sums
 from voc2vec_jax.train import BAD_DATA, FAILED, exit_code
 from voc2vec_jax.workdir_lock import WorkdirLock, WorkdirLockedError
 
@@ -112,6 +114,31 @@ def test_a_checkpoint_without_sums_is_believed(
     (tmp_path / "checkpoints" / "9" / "checksums.json").unlink()
     assert newest_whole(tmp_path / "checkpoints") == (9, {})
     assert newest_whole(tmp_path / "nothing") == (None, {})
+
+
+@pytest.mark.parametrize("unreadable", ["_CHECKPOINT_METADATA", "checksums.json", "state/a"])
+def test_a_file_that_cannot_be_read_is_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unreadable: str
+) -> None:
+    """As on a disk with a bad block."""
+    for step in ("1", "2"):
+        for name in ("meta/a", "state/a"):
+            (tmp_path / step / name).parent.mkdir(parents=True)
+            (tmp_path / step / name).write_text("a")
+        write_sums(tmp_path / step)
+        (tmp_path / step / "_CHECKPOINT_METADATA").write_text("{}")
+    assert newest_whole(tmp_path) == (2, {})
+    open_file = Path.open
+
+    def stumble(path: Path, *mode: Any, **how: Any) -> Any:
+        if path == tmp_path / "2" / unreadable:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return open_file(path, *mode, **how)
+
+    monkeypatch.setattr(Path, "open", stumble)
+    step, damaged = newest_whole(tmp_path)
+    assert step == 1
+    assert damaged == {2: f"{unreadable} cannot be read ([Errno 5] Input/output error)"}
 
 
 def test_a_corrupt_checkpoint_of_another_run_is_passed_over_and_left(

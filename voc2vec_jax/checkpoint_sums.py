@@ -36,6 +36,8 @@ def damage(directory: Path) -> str | None:
         return f"{METADATA} is missing"
     except ValueError:
         return f"{METADATA} is garbage"
+    except OSError as error:
+        return f"{METADATA} cannot be read ({error})"
     for part in PARTS:
         if not (directory / part).is_dir():
             return f"{part}/ is missing"
@@ -46,13 +48,19 @@ def damage(directory: Path) -> str | None:
         return None
     except (ValueError, TypeError, AttributeError):
         return f"{SUMS} is garbage"
+    except OSError as error:
+        return f"{SUMS} cannot be read ({error})"
     for name, (size, crc) in expected.items():
         path = directory / name
         if not path.is_file():
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size} bytes instead of {size}"
-        if _crc32(path) != crc:
+        try:
+            found = _crc32(path)
+        except OSError as error:
+            return f"{name} cannot be read ({error})"
+        if found != crc:
             return f"{name} has other bytes than were written (CRC-32)"
     return None
 
