@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,9 @@ def test_a_second_run_in_a_workdir_is_refused(tmp_path: Path) -> None:
 
 def leave_lock(workdir: Path, **owner: object) -> Path:
     path = workdir / "lock.json"
-    path.write_text(json.dumps({"host": workdir_lock.socket.gethostname(), **owner}))
+    namespace = os.readlink("/proc/self/ns/pid") if Path("/proc").exists() else None
+    here = {"host": workdir_lock.socket.gethostname(), "pid_namespace": namespace}
+    path.write_text(json.dumps({**here, **owner}))
     return path
 
 
@@ -200,17 +203,63 @@ def test_a_process_that_got_the_number_of_a_dead_one_is_no_owner(
     assert "another process has its number now" in capsys.readouterr().err
 
 
-def test_a_lock_of_another_host_is_taken_over_when_it_is_stale(
+ELSEWHERE = {"another host": {"host": "elsewhere"}, "a container": {"pid_namespace": "pid:[1]"}}
+
+
+@pytest.mark.parametrize("where", ELSEWHERE)
+def test_a_lock_from_elsewhere_is_waited_for_until_it_is_stale(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    where: str,
+) -> None:
+    """The number of its owner says nothing here: that of this test, or that of no process."""
+    monkeypatch.setattr(workdir_lock, "STALE_SECONDS", 0.5)
+    monkeypatch.setattr(workdir_lock, "POLL_SECONDS", 0.01)
+    for pid in (os.getpid(), 2**30):
+        leave_lock(tmp_path, pid=pid, **ELSEWHERE[where])
+        began = time.monotonic()
+        with WorkdirLock(tmp_path):
+            assert json.loads((tmp_path / "lock.json").read_text())["pid"] == os.getpid()
+        assert time.monotonic() - began > 0.4
+        said = capsys.readouterr().err
+        assert said.count("waiting for a sign of life") == 1
+        assert f"taking over from process {pid} on" in said
+
+
+def test_a_lock_from_elsewhere_that_is_renewed_is_respected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = leave_lock(tmp_path, host="elsewhere", pid=1)
+    before = path.read_text()
+    naps: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 3:
+            os.utime(path, (time.time() - 5, time.time() - 5))  # other than it was
+
+    monkeypatch.setattr(workdir_lock.time, "sleep", sleep)
+    with (
+        pytest.raises(WorkdirLockedError, match=r"process 1 on elsewhere .* is at work here"),
+        WorkdirLock(tmp_path),
+    ):
+        pass
+    assert len(naps) == 3
+    assert path.read_text() == before
+
+
+def test_a_lock_that_is_long_stale_is_taken_over_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = leave_lock(tmp_path, host="elsewhere", pid=1)
-    with pytest.raises(WorkdirLockedError, match="process 1 on elsewhere"), WorkdirLock(tmp_path):
-        pass
     long_ago = time.time() - workdir_lock.STALE_SECONDS - 1
     os.utime(path, (long_ago, long_ago))
     with WorkdirLock(tmp_path):
         pass
-    assert "no heartbeat for 6" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no heartbeat for 6" in said
+    assert "waiting" not in said
 
 
 def test_the_heartbeat_renews_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,6 +271,50 @@ def test_the_heartbeat_renews_the_lock(tmp_path: Path, monkeypatch: pytest.Monke
         while path.stat().st_mtime < 2:
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+
+def until(path: Path, beat: Callable[[Path], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not beat(path):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_the_heart_goes_on_when_the_file_system_stumbles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workdir_lock, "HEARTBEAT_SECONDS", 0.01)
+    set_time, failed = os.utime, []
+
+    def stumble(path: Path) -> None:
+        if len(failed) < 3:
+            failed.append(path)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        set_time(path)
+
+    with WorkdirLock(tmp_path):
+        set_time(tmp_path / "lock.json", (1, 1))
+        monkeypatch.setattr(workdir_lock.os, "utime", stumble)
+        until(tmp_path / "lock.json", lambda path: path.stat().st_mtime > 2)
+    assert len(failed) == 3
+
+
+def test_a_lock_that_was_removed_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workdir_lock, "HEARTBEAT_SECONDS", 0.01)
+    with WorkdirLock(tmp_path):
+        path = tmp_path / "lock.json"
+        owner = path.read_text()
+        path.unlink()
+        until(path, lambda path: path.exists() and path.read_text() == owner)
+    assert not path.exists()
+
+
+def test_a_lock_that_is_gone_after_a_long_silence_is_lost(tmp_path: Path) -> None:
+    """Another run may have taken over, and have ended."""
+    assert not WorkdirLock(tmp_path)._renew(workdir_lock.STALE_SECONDS + 1)
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_run_whose_lock_was_taken_stops(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ The lock is a file that only one process can create. Its time of change is renew
 alive, by the clock of the file system, so that hosts need not agree on the time.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -13,7 +14,9 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+LOCK = "lock.json"
 HEARTBEAT_SECONDS = 10.0
+POLL_SECONDS = 1.0
 STALE_SECONDS = 60.0
 """A lock that was not renewed for so long has lost its owner."""
 
@@ -25,7 +28,8 @@ class WorkdirLockedError(OSError):
 class WorkdirLock:
     """Held inside `with`; a lock whose owner is dead is taken over, and said so.
 
-    Its owner is dead if it ran on this host and is gone, or if its heartbeat stopped.
+    Its owner is dead if it ran on this host and is gone, or if its heartbeat stopped. Of one that
+    ran on another host it takes up to `STALE_SECONDS` to know.
 
     Args:
         workdir: Exists.
@@ -35,15 +39,17 @@ class WorkdirLock:
     """
 
     def __init__(self, workdir: Path):
-        self._path = workdir / "lock.json"
+        self._path = workdir / LOCK
         self._owner = json.dumps(
             {
                 "host": socket.gethostname(),
+                "pid_namespace": _pid_namespace(),
                 "pid": os.getpid(),
                 "process_started": _process_started(os.getpid()),
                 "since": time.strftime("%Y-%m-%d %H:%M:%S %z"),
             }
         )
+        self._waits_for: tuple[str, float] | None = None  # text and time of change of its lock
         self._released = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="workdir lock", daemon=True)
 
@@ -61,8 +67,9 @@ class WorkdirLock:
     ) -> None:
         self._released.set()
         self._heart.join()
-        if self._is_ours():
-            self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if self._is_ours():
+                self._path.unlink()
 
     def _create(self) -> bool:
         try:
@@ -76,7 +83,8 @@ class WorkdirLock:
     def _take_over_or_refuse(self) -> None:
         try:
             text = self._path.read_text(encoding="utf-8")
-            age = _now(self._path.parent) - self._path.stat().st_mtime
+            changed = self._path.stat().st_mtime
+            age = _now(self._path.parent) - changed
         except FileNotFoundError:
             return  # it was released in the meantime
         owner = _parse(text)
@@ -86,11 +94,21 @@ class WorkdirLock:
         )
         reason = _why_dead(owner, age)
         if reason is None:
-            raise WorkdirLockedError(
-                f"{self._path}: {described} is at work here, last seen {max(age, 0):.0f} s ago; "
-                f"stop it or give another --workdir (a lock whose owner is gone is taken over "
-                f"after {STALE_SECONDS:.0f} s)"
-            )
+            if self._waits_for is None and not _is_near(owner):
+                self._waits_for = text, changed
+                print(
+                    f"{self._path}: {described} was last seen {max(age, 0):.0f} s ago; waiting for "
+                    f"a sign of life, and taking over if {STALE_SECONDS:.0f} s pass without one",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            if self._waits_for != (text, changed):
+                raise WorkdirLockedError(
+                    f"{self._path}: {described} is at work here, last seen {max(age, 0):.0f} s "
+                    "ago; stop it or give another --workdir"
+                )
+            time.sleep(POLL_SECONDS)
+            return
         # Of two that see the same dead owner, one gets the file; it may be a new one by now.
         aside = self._path.with_name(f"{self._path.name}.{socket.gethostname()}.{os.getpid()}")
         try:
@@ -104,17 +122,13 @@ class WorkdirLock:
         print(f"{self._path}: taking over from {described}: {reason}", file=sys.stderr, flush=True)
 
     def _is_ours(self) -> bool:
-        try:
-            return self._path.read_text(encoding="utf-8").strip() == self._owner
-        except OSError:
-            return False
+        return self._path.read_text(encoding="utf-8").strip() == self._owner
 
     def _beat(self) -> None:
+        renewed = time.monotonic()
         while not self._released.wait(HEARTBEAT_SECONDS):
             try:
-                ours = self._path.read_text(encoding="utf-8").strip() == self._owner
-            except FileNotFoundError:
-                ours = False
+                ours = self._renew(time.monotonic() - renewed)
             except OSError:
                 continue  # a file system that stumbles; the next beat tells
             if not ours:
@@ -125,7 +139,18 @@ class WorkdirLock:
                     flush=True,
                 )
                 os._exit(1)
+            renewed = time.monotonic()
+
+    def _renew(self, silent_seconds: float) -> bool:
+        """False if the lock is no longer ours; one that somebody has removed is made again."""
+        try:
+            ours = self._is_ours()
+        except FileNotFoundError:
+            # In a long silence another run may have taken over, and have ended.
+            ours = silent_seconds < STALE_SECONDS and self._create()
+        if ours:
             os.utime(self._path)
+        return ours
 
 
 def _parse(text: str) -> dict[str, object]:
@@ -141,7 +166,7 @@ def _why_dead(owner: dict[str, object], age: float) -> str | None:
     if age > STALE_SECONDS:
         return f"no heartbeat for {age:.0f} s"
     pid = owner.get("pid")
-    if owner.get("host") != socket.gethostname() or not isinstance(pid, int):
+    if not _is_near(owner) or not isinstance(pid, int):
         return None
     try:
         os.kill(pid, 0)
@@ -153,6 +178,20 @@ def _why_dead(owner: dict[str, object], age: float) -> str | None:
     if started is not None and started != owner.get("process_started"):
         return "it has ended" if started == -1 else "another process has its number now"
     return None
+
+
+def _is_near(owner: dict[str, object]) -> bool:
+    """Whether the number of a process means the same there and here."""
+    here = socket.gethostname(), _pid_namespace()
+    return (owner.get("host"), owner.get("pid_namespace")) == here
+
+
+def _pid_namespace() -> str | None:
+    """Containers may share the name of their host, and not the numbers of processes."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return None
 
 
 def _process_started(pid: int) -> int | None:
