@@ -283,6 +283,30 @@ def test_auto_where_there_is_nothing_to_ask(monkeypatch: pytest.MonkeyPatch) -> 
         Processes(auto=True).start()
 
 
+@pytest.mark.parametrize(
+    ("given", "who"),
+    [
+        (Processes(auto=True), "--processes.auto"),
+        (Processes("h:1", 2, 1), "process 1 of 2, coordinator h:1"),
+    ],
+)
+def test_processes_that_do_not_come_together(
+    monkeypatch: pytest.MonkeyPatch, given: Processes, who: str
+) -> None:
+    reason = ""
+
+    def fails(**values: object) -> None:
+        raise RuntimeError(f"{reason}\nmore of it")
+
+    monkeypatch.setattr(jax.distributed, "initialize", fails)
+    reason = "UNAVAILABLE: the port is taken"
+    with pytest.raises(OSError, match=f"^{who}: {reason}$"):
+        given.start()
+    reason = "DEADLINE_EXCEEDED: Barrier timed out"
+    with pytest.raises(OSError, match=f"^{who}: {reason}; not all came together within 300 s$"):
+        given.start()
+
+
 def test_one_process_is_the_first_and_waits_for_nobody() -> None:
     assert processes.is_first()
     assert not processes.several()

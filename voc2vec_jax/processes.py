@@ -100,7 +100,7 @@ class Processes:
 
         Raises:
             ConfigError: The environment knows nothing of several processes.
-            OSError: The others did not appear in time.
+            OSError: They could not come together, or not in time.
         """
         if not self.auto and self.coordinator is None:
             return
@@ -123,11 +123,13 @@ class Processes:
                 "--processes.coordinator, .count and .index"
             ) from None
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise OSError(
-                f"process {self.index}: not all {self.count} processes came together at "
-                f"{self.coordinator} within {self.start_timeout_seconds} s ({reason})"
-            ) from None
+            reason, late = str(error).splitlines()[0], ""
+            if "DEADLINE_EXCEEDED" in reason:
+                late = f"; not all came together within {self.start_timeout_seconds} s"
+            who = "--processes.auto"
+            if not self.auto:
+                who = f"process {self.index} of {self.count}, coordinator {self.coordinator}"
+            raise OSError(f"{who}: {reason}{late}") from None
 
 
 def several() -> bool:
