@@ -28,9 +28,12 @@ from tests.small_run import (
     train_command,
 )
 from voc2vec_jax import processes, sharding
+from voc2vec_jax.checkpoint import Checkpoints
 from voc2vec_jax.config import ConfigError
 from voc2vec_jax.processes import LOST_ANOTHER, Processes
+from voc2vec_jax.start import find_start
 from voc2vec_jax.train import BAD_DATA, FAILED, PREEMPTED, WRONG_USAGE, main, parse
+from voc2vec_jax.workdir_lock import LOCK, WorkdirLock
 
 FSDP = ("--mesh.data", "2", "--mesh.fsdp", "2")
 LAST = 8
@@ -305,6 +308,24 @@ def test_processes_that_do_not_come_together(
     reason = "DEADLINE_EXCEEDED: Barrier timed out"
     with pytest.raises(OSError, match=f"^{who}: {reason}; not all came together within 300 s$"):
         given.start()
+
+
+def test_another_newest_checkpoint_than_that_of_process_0_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(processes, "first_does", lambda work, what: "4")
+    with (
+        Checkpoints(tmp_path, keep=1) as checkpoints,
+        pytest.raises(ConfigError, match=f"{tmp_path}: the newest checkpoint of this process"),
+    ):
+        find_start(None, None, checkpoints, None, None)  # type: ignore[arg-type]
+
+
+def test_a_workdir_without_the_lock_of_process_0_is_another_one(tmp_path: Path) -> None:
+    with WorkdirLock(tmp_path):
+        processes.require_shared(tmp_path, LOCK)
+    with pytest.raises(ConfigError, match=r"--workdir .* lock\.json .* that all hosts share"):
+        processes.require_shared(tmp_path, LOCK)
 
 
 def test_one_process_is_the_first_and_waits_for_nobody() -> None:

@@ -76,6 +76,11 @@ class Checkpoints:
             item_names=("state", "meta"),
         )
 
+    @property
+    def directory(self) -> Path:
+        """Where they lie."""
+        return self._directory
+
     def latest_step(self) -> int | None:
         """Updates done in the newest checkpoint, or None if there is none."""
         step: int | None = self._manager.latest_step()

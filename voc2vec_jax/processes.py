@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Any, TypeVar
 
 from voc2vec_jax.config import ConfigError
@@ -208,6 +209,19 @@ def require_same(value: str, what: str) -> None:
         raise ConfigError(
             f"{what} of this process differs from that of process 0; start all processes with the "
             "same command and the same data"
+        )
+
+
+def require_shared(workdir: Path, name: str) -> None:
+    """Refuses a working directory where a file that process 0 has just written is not to be seen.
+
+    Raises:
+        ConfigError: This process has another directory under that path.
+    """
+    if not (workdir / name).exists():
+        raise ConfigError(
+            f"--workdir {workdir}: this process does not see the {name} that process 0 has written "
+            "there; give a folder on a file system that all hosts share, under one path"
         )
 
 

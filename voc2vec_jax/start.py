@@ -118,6 +118,8 @@ def find_start(
     with `initial_params`; fresh state.
     """
     step = checkpoints.latest_step()
+    # Every process lists the directory itself, and may see less of it than process 0.
+    processes.require_same(str(step), f"{checkpoints.directory}: the newest checkpoint")
     if step is not None:
         return *_restore(training, data, checkpoints, step), True
     if resume is not None:

@@ -125,7 +125,7 @@ def train(arguments: Arguments) -> None:
     from voc2vec_jax.profiling import profiled_steps
     from voc2vec_jax.run_export import export_run
     from voc2vec_jax.tasks import build_task
-    from voc2vec_jax.workdir_lock import WorkdirLock
+    from voc2vec_jax.workdir_lock import LOCK, WorkdirLock
 
     config, workdir = arguments.run, arguments.workdir
     if ":/" in workdir.as_posix():  # `Path` makes one slash of two
@@ -171,6 +171,7 @@ def train(arguments: Arguments) -> None:
             lock.enter_context(WorkdirLock(workdir))
 
         processes.first_does(take_lock, "locking the working directory")
+        processes.require_shared(workdir, LOCK)
         params = trainer.fit(config, task, data, workdir, start, arguments.resume, profile=profile)
         params = processes.whole(params)
         corpus = data.store.name
