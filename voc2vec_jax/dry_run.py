@@ -8,9 +8,8 @@ import numpy as np
 from voc2vec_jax import sharding
 from voc2vec_jax.config import Config
 from voc2vec_jax.first_step import first_update
-from voc2vec_jax.start import TrainingData
+from voc2vec_jax.start import TrainingData, build_training
 from voc2vec_jax.tasks import Task
-from voc2vec_jax.update import Training
 
 
 def dry_run(
@@ -24,7 +23,7 @@ def dry_run(
     Returns:
         The report that a run leaves as `first_step.json`; see `first_update`.
     """
-    training = Training(config, task, sharding.build_mesh(config.mesh))
+    training = build_training(config, task)
     state = training.initial_state(initial_params() if initial_params else None)
     batch = next(data.batches(0, 1))
     for rows in data.batch_sizes:

@@ -9,10 +9,11 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from voc2vec_jax import processes
+from voc2vec_jax import processes, sharding
 from voc2vec_jax.checkpoint import CheckpointMismatchError, Checkpoints, State, with_shardings
 from voc2vec_jax.checkpoint_sums import newest_whole, set_aside
 from voc2vec_jax.config import Config, ConfigError, TrainConfig
+from voc2vec_jax.tasks import Task
 from voc2vec_jax.update import Training
 
 
@@ -80,6 +81,18 @@ class Progress:
             "data_fingerprint": data.fingerprint,
             "versions": {"jax": jax.__version__, "python": sys.version.split()[0]},
         }
+
+
+def build_training(config: Config, task: Task) -> Training:
+    """What a run compiles, over all devices of all processes, which have met.
+
+    Raises:
+        ConfigError: The mesh does not fit the devices, or does not divide the model.
+    """
+    training = Training(config, task, sharding.build_mesh(config.mesh))
+    if processes.several():
+        sharding.connect(training.mesh)
+    return training
 
 
 def set_corrupt_aside(directory: Path) -> list[str]:

@@ -21,7 +21,7 @@ from voc2vec_jax.listeners import check_installed
 from voc2vec_jax.models.parameters import Params
 from voc2vec_jax.profiling import Profiler
 from voc2vec_jax.run_log import RunLog, real_samples
-from voc2vec_jax.start import Progress, TrainingData, find_start, set_corrupt_aside
+from voc2vec_jax.start import Progress, TrainingData, build_training, find_start, set_corrupt_aside
 from voc2vec_jax.tasks import Metrics, Task
 from voc2vec_jax.update import Training
 from voc2vec_jax.validation import held_out_figures, pairs
@@ -83,12 +83,7 @@ def fit(
             state was saved.
     """
     check_installed(config)
-    if compiled is None:
-        training = Training(config, task, sharding.build_mesh(config.mesh))
-        if processes.several():
-            sharding.connect(training.mesh)
-    else:
-        training = compiled.for_run(config)
+    training = build_training(config, task) if compiled is None else compiled.for_run(config)
     for rows in data.batch_sizes:
         sharding.check_batch(rows, training.mesh, config.train.accumulate_steps)
     if inner:
