@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -143,7 +144,7 @@ def test_a_file_that_cannot_be_read_is_damage(
 
 
 def test_a_corrupt_checkpoint_of_another_run_is_passed_over_and_left(
-    whole: tuple[dict[str, bytes], Path], tmp_path: Path
+    whole: tuple[dict[str, bytes], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from voc2vec_jax.tasks import Wav2Vec2Task
     from voc2vec_jax.trainer import fit
@@ -153,8 +154,13 @@ def test_a_corrupt_checkpoint_of_another_run_is_passed_over_and_left(
     truncate_largest(other / "checkpoints" / "9")
     workdir.mkdir()
     fit(CONFIG, Wav2Vec2Task(CONFIG), Clips(), workdir, resume=other)
-    first = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[0])
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    first, second = (json.loads(line) for line in lines[:2])
     assert first == {"event": "resume", "step": 8}
+    assert (second["event"], second["step"]) == ("corrupt_checkpoint", 8)
+    corrupt = other / "checkpoints" / "9"
+    assert re.fullmatch(rf"{corrupt} is corrupt \(.* bytes .*\): passed over, .* 8", second["what"])
+    assert f"WARNING: {second['what']}" in capsys.readouterr().err
     assert (other / "checkpoints" / "9").is_dir()
 
 

@@ -124,34 +124,49 @@ def find_start(
     checkpoints: Checkpoints,
     initial_params: Callable[[], Mapping[str, np.ndarray]] | None,
     resume: Path | None,
-) -> tuple[State, Progress, bool]:
-    """State and progress to begin with, and whether they are those of an earlier run.
+) -> tuple[State, Progress, bool, list[str]]:
+    """Where to begin.
 
-    In this order: the newest checkpoint in the workdir; the newest one under `resume`; fresh state
-    with `initial_params`; fresh state.
+    In this order: the newest checkpoint in the workdir; the newest whole one under `resume`; fresh
+    state with `initial_params`; fresh state.
+
+    Returns:
+        State; progress; whether they are those of an earlier run; for each corrupt checkpoint that
+        was passed over under `resume`, in words, what is wrong.
     """
     step = checkpoints.latest_step()
     # Every process lists the directory itself, and may see less of it than process 0.
     processes.require_same(str(step), f"{checkpoints.directory}: the newest checkpoint")
     if step is not None:
-        return *_restore(training, data, checkpoints, step), True
+        return *_restore(training, data, checkpoints, step), True, []
     if resume is not None:
-        return *_resume_other(training, data, resume), True
+        state, progress, corrupt = _resume_other(training, data, resume)
+        return state, progress, True, corrupt
     state = training.initial_state(initial_params() if initial_params else None)
-    return state, Progress(), False
+    return state, Progress(), False, []
 
 
-def _resume_other(training: Training, data: TrainingData, workdir: Path) -> tuple[State, Progress]:
+def _resume_other(
+    training: Training, data: TrainingData, workdir: Path
+) -> tuple[State, Progress, list[str]]:
     directory = workdir / "checkpoints"
+
+    def look() -> tuple[int | None, list[str]]:
+        whole, damaged = newest_whole(directory)
+        return whole, [
+            f"{directory / str(step)} is corrupt ({what}): passed over, going on from step {whole}"
+            for step, what in damaged.items()
+        ]
+
     if directory.is_dir():
-        step = processes.first_does(lambda: newest_whole(directory)[0], "looking at checkpoints")
+        step, corrupt = processes.first_does(look, "looking at checkpoints")
         if step is not None:
             with Checkpoints(directory, keep=None) as checkpoints:
                 state, progress = _restore(training, data, checkpoints, step)
                 # The best checkpoint stays behind in the other workdir.
                 progress.best_step = progress.best_value = None
                 progress.since_best = 0
-                return state, progress
+                return state, progress, corrupt
     raise CheckpointMismatchError(f"{workdir}: holds no checkpoint to resume from")
 
 

@@ -94,10 +94,11 @@ def fit(
             return run.to_the_end()
     corrupt = set_corrupt_aside(workdir / "checkpoints")
     with Checkpoints(workdir / "checkpoints", config.train.keep_checkpoints) as checkpoints:
-        start = find_start(training, data, checkpoints, initial_params, resume)
-        with closing(
-            _Run(training, data, checkpoints, workdir, *start, corrupt, profile=profile)
-        ) as run:
+        state, progress, resumed, passed_over = find_start(
+            training, data, checkpoints, initial_params, resume
+        )
+        start = state, progress, resumed, corrupt + passed_over
+        with closing(_Run(training, data, checkpoints, workdir, *start, profile=profile)) as run:
             return run.to_the_end()
 
 
