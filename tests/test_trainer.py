@@ -6,6 +6,8 @@ import os
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 from tests.reference import clips
 from voc2vec_jax import sharding
 from voc2vec_jax.checkpoint import (
+    BestInMemory,
     CheckpointMismatchError,
     Checkpoints,
     CheckpointWriteError,
@@ -28,8 +31,9 @@ from voc2vec_jax.config import (
     TrainConfig,
 )
 from voc2vec_jax.metrics import PARTS, MetricsFile, Window, read_metrics
+from voc2vec_jax.start import Progress
 from voc2vec_jax.tasks import Wav2Vec2Task
-from voc2vec_jax.trainer import PreemptedError, TrainingDivergedError, fit
+from voc2vec_jax.trainer import PreemptedError, TrainingDivergedError, _Run, fit
 from voc2vec_jax.update import Training
 
 MODEL = ModelConfig(
@@ -289,6 +293,28 @@ def test_a_checkpoint_moves_to_another_mesh(
     assert not kernel.sharding.is_fully_replicated
     restored = {path: np.asarray(value).tobytes() for path, value in state["params"].items()}
     assert restored == undisturbed[0]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_ctrl_c_reaches_all_of_several_processes_as_sigterm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several: bool
+) -> None:
+    """JAX watches for that, and tells the others."""
+    monkeypatch.setattr("voc2vec_jax.processes.several", lambda: several)
+    terminated: list[int] = []
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    ours = signal.signal(signal.SIGTERM, lambda number, frame: terminated.append(number))
+    training: Any = SimpleNamespace(config=CONFIG)
+    try:
+        run = _Run(training, Clips(), BestInMemory(), tmp_path, {}, Progress(), False)
+        signal.raise_signal(signal.SIGINT)
+        assert terminated == [signal.SIGTERM] * several
+        assert run.signal == (None if several else signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == before[0], "a second one acts at once"
+        run.close()
+    finally:
+        signal.signal(signal.SIGTERM, ours)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_meshes_and_batches_that_do_not_divide_are_refused() -> None:

@@ -79,8 +79,8 @@ def fit(
         ConfigError: The checkpoint is beyond `train.num_steps`, a tracker is not installed, or
             mesh and micro-batches do not divide the batches.
         TrainingDivergedError: A loss or gradient that is not finite; nothing of it was saved.
-        PreemptedError: SIGTERM or SIGINT came, or SIGTERM to one of several processes, and the
-            state was saved.
+        PreemptedError: SIGTERM or SIGINT came, be it to one of several processes, and the state
+            was saved.
     """
     check_installed(config)
     training = build_training(config, task) if compiled is None else compiled.for_run(config)
@@ -139,12 +139,15 @@ class _Run:
         # Metrics stay on the device until they are needed, so that the host can run ahead.
         self.pending: list[tuple[int, Metrics, jax.Array, int]] = []
         # Of several processes JAX watches for SIGTERM; see `processes.told_to_stop`.
-        watched = () if processes.several() else (signal.SIGTERM, signal.SIGINT)
+        watched = {signal.SIGINT} if processes.several() else {signal.SIGINT, signal.SIGTERM}
         self.before = {int(n): signal.signal(n, self._on_signal) for n in watched}
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
         signal.signal(number, self.before[number])  # a second one acts at once
+        if processes.several():
+            signal.raise_signal(signal.SIGTERM)  # which reaches all of them
+        else:
+            self.signal = number
 
     def close(self) -> None:
         for number, handler in self.before.items():
