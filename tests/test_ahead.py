@@ -254,11 +254,13 @@ def test_the_command_sweeps(
 
     monkeypatch.setattr(sweep, "compile_step", compiler)
     path = tmp_path / "out.json"
-    command = ["--config", "configs/tiny.py", "--topology", "cpu:4", "--json", str(path)]
+    command = ["--config", "configs/tiny.py", "--topology", "cpu:4", "--out", str(path)]
     assert compile_ahead.main([*command, "--sweep"]) == 0
     found = json.loads(path.read_text())["sweep"]
     assert [report["batch"] for report in found] == 6 * [{"clips": 184, "seconds": 4.0}]
     assert "largest batches" in capsys.readouterr().out
+    assert scaling_report.main([str(path)]) == 0
+    assert capsys.readouterr().out.count("| tiny | cpu:4 |") == 6
 
 
 def test_a_mesh_that_does_not_fit_is_refused() -> None:
@@ -282,7 +284,7 @@ def test_the_command_writes_its_contract(
         "    data = DataConfig(max_seconds=0.5, bucket_seconds=(0.25, 0.5), batch_seconds=8.0)\n"
         "    return dataclasses.replace(CONFIG, data=data)\n"
     )
-    command = ["--config", str(file), "--topology", "cpu:4", "--json", str(path)]
+    command = ["--config", str(file), "--topology", "cpu:4", "--json", "--out", str(path)]
     assert compile_ahead.main([*command, "--every-bucket", "--data.batch-seconds", "16"]) == 0
     report = json.loads(path.read_text())
     assert report.keys() >= {
@@ -294,13 +296,15 @@ def test_the_command_writes_its_contract(
     assert report["devices"] == 4
     assert report["batch"] == {"clips": 32, "seconds": 0.5}
     assert [bucket["batch"]["seconds"] for bucket in report["buckets"]] == [0.25]
-    shown = capsys.readouterr().out
-    assert "temporaries" in shown
-    assert "all-reduce" in shown
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == report
+    assert "temporaries" in shown.err
+    assert "all-reduce" in shown.err
 
     assert scaling_report.main([str(path), "--collect", str(tmp_path / "all.json")]) == 0
-    assert json.loads((tmp_path / "all.json").read_text()) == [report]
-    assert "| small | cpu:4 | 4×1×1 | fp32 |" in capsys.readouterr().out
+    collected = json.loads((tmp_path / "all.json").read_text())
+    assert collected == [{k: v for k, v in report.items() if k != "buckets"}, *report["buckets"]]
+    assert capsys.readouterr().out.count("| small | cpu:4 | 4×1×1 | fp32 |") == 2
 
 
 def test_wrong_usage_has_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:

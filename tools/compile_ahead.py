@@ -9,14 +9,14 @@ Examples:
     python -m tools.compile_ahead --config configs/wav2vec2_base.py --topology v5e:4x4
   With other values than the file has, as in training; all figures into a file:
     python -m tools.compile_ahead --config configs/hubert_large_voc125.py --topology v5e:16x16 \\
-        --mesh.fsdp 8 --train.precision bf16 --train.remat layers --json out.json
+        --mesh.fsdp 8 --train.precision bf16 --train.remat layers --out out.json
   The largest batch that fits, by mesh and rematerialisation:
     python -m tools.compile_ahead --config configs/wav2vec2_base.py --topology v6e:4x4 --sweep
   For the CPU of this machine as four devices:
     python -m tools.compile_ahead --config configs/tiny.py --topology cpu:4
 """
 
-import argparse
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ import tyro
 from rich.console import Console
 
 from voc2vec_jax.config import Config, ConfigError
-from voc2vec_jax.train import load_config
+from voc2vec_jax.train import named_config
 
 DONE, WRONG_USAGE = 0, 2
 
@@ -42,8 +42,10 @@ class Arguments:
     topology: str
     """Kind and shape: v5e:4x4, v5e:16x16, v4:4x4x4, v6e:4x4, v5p:2x2x2, h100:8, cpu:4."""
     run: Annotated[Config, tyro.conf.arg(name="")]
-    json: Path | None = None
-    """Also write all figures here."""
+    json: bool = False
+    """Print all figures as JSON instead of tables."""
+    out: Path | None = None
+    """Also write that JSON here, after each program."""
     effort: Literal["low", "default"] = "low"
     """Of the compiler. `low` takes a fraction of the time and bounds memory from above; `default`
     is what training uses."""
@@ -60,10 +62,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         ConfigError: The file or a value in it cannot work.
         SystemExit: Wrong flags, or `--help`.
     """
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--config")
-    named = finder.parse_known_args(argv)[0].config
-    default = load_config(named) if named else Config()
+    default = named_config(argv)
     return tyro.cli(
         Annotated[Arguments, tyro.conf.configure(tyro.conf.AvoidSubcommands)],
         args=list(argv),
@@ -113,12 +112,12 @@ def compile_ahead(arguments: Arguments) -> None:
     from tools.ahead import display
     from voc2vec_jax.results import write_json
 
-    console, done = Console(), []
+    console, done = Console(stderr=arguments.json), []
     for report in reports(arguments):
         done.append(report)
-        if arguments.json:  # after each: a sweep takes long
-            written = {"sweep": done} if arguments.sweep else {**done[0], "buckets": done[1:]}
-            write_json(arguments.json, written)
+        figures = {"sweep": done} if arguments.sweep else {**done[0], "buckets": done[1:]}
+        if arguments.out:  # after each: a sweep takes long
+            write_json(arguments.out, figures)
         if arguments.sweep:
             print(f"{display.title(report)}: {report['batch']['clips']} clips", file=sys.stderr)
             continue
@@ -128,6 +127,8 @@ def compile_ahead(arguments: Arguments) -> None:
         console.print(display.assumptions(report))
     if arguments.sweep:
         console.print(display.swept(done))
+    if arguments.json:
+        print(json.dumps(figures, indent=2))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

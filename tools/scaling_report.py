@@ -35,7 +35,10 @@ def read(paths: Sequence[Path]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for path in paths:
         content = json.loads(path.read_text(encoding="utf-8"))
-        found += content if isinstance(content, list) else [content]
+        for report in content if isinstance(content, list) else [content]:
+            # A sweep is a list under a name, other buckets are listed in the report of the longest.
+            buckets = report.pop("buckets", [])
+            found += report.get("sweep") or [report, *buckets]
     return found
 
 
@@ -141,6 +144,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for report in filter(is_data_parallel, reports):
         kind = report["topology"].partition(":")[0]
         if kind in scaling.SHAPES:
+            try:
+                scaling.gradient_bytes(report)
+            except ValueError as error:
+                print(f"\n{error}")
+                continue
             print(f"\n{display.title(report)}: the same share of audio on every chip\n")
             print(scaling_rows([scaling.weak(report, chips) for chips in CHIPS]))
             fixed = [scaling.fixed(report, chips) for chips in CHIPS]

@@ -61,8 +61,8 @@ def first_update(
         "batch": {name: list(value.shape) for name, value in batch.items()},
         "parameters": _parameters(training),
         "bytes_per_device": {
-            "parameters": _bytes_per_device(state["params"]),
-            "optimizer_state": _bytes_per_device(state["opt_state"]),
+            "parameters": bytes_per_device(state["params"]),
+            "optimizer_state": bytes_per_device(state["opt_state"]),
             **_program(compiled),
         },
         "device_memory": _device_memory(),
@@ -95,8 +95,10 @@ def block_of(path: str, model_type: str) -> str:
     return ".".join(parts[:2]) if parts[0] == "encoder" else parts[0]
 
 
-def _bytes_per_device(tree: Any) -> int:
-    def held(leaf: jax.Array) -> int:
+def bytes_per_device(tree: Any) -> int:
+    """What a device holds of arrays, or of descriptions of arrays that say where they lie."""
+
+    def held(leaf: jax.Array | jax.ShapeDtypeStruct) -> int:
         return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
     return sum(map(held, jax.tree.leaves(tree)))

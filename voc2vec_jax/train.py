@@ -94,6 +94,18 @@ def load_config(location: str) -> Config:
     return config
 
 
+def named_config(argv: Sequence[str]) -> Config:
+    """The configuration of the file behind `--config`, which the other flags then change.
+
+    Raises:
+        ConfigError: As `load_config`.
+    """
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config")
+    location = finder.parse_known_args(argv)[0].config
+    return load_config(location) if location else Config()
+
+
 def parse(argv: Sequence[str]) -> Arguments:
     """The command line on top of the configuration file that it names.
 
@@ -101,10 +113,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         ConfigError: The file or a value in it cannot work.
         SystemExit: Wrong flags, or `--help`.
     """
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--config")
-    named = finder.parse_known_args(argv)[0].config
-    default = load_config(named) if named else Config()
+    default = named_config(argv)
     # The fields without a default are asked for as such; the run's values come from the file.
     return tyro.cli(
         Annotated[Arguments, tyro.conf.configure(tyro.conf.AvoidSubcommands)],

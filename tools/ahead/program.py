@@ -22,6 +22,7 @@ from tools.ahead.topologies import Topology
 from voc2vec_jax import sharding
 from voc2vec_jax.audio import SAMPLE_RATE, frames_from_samples
 from voc2vec_jax.config import Config
+from voc2vec_jax.first_step import bytes_per_device
 from voc2vec_jax.tasks import build_task
 from voc2vec_jax.update import Training
 
@@ -58,14 +59,6 @@ def abstract_batch(config: Config, mesh: Mesh, seconds: float) -> dict[str, jax.
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=where)
         for name, (shape, dtype) in shapes.items()
     }
-
-
-def bytes_per_device(tree: Any) -> int:
-    """What a device holds of arrays or descriptions of arrays."""
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(tree)
-    )
 
 
 @dataclass(frozen=True)

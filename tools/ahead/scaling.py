@@ -63,7 +63,7 @@ def gradient_bytes(report: dict[str, Any]) -> float:
         ValueError: The program is not data-parallel: it exchanges other things too.
     """
     other = {k: v["bytes"] for k, v in report["collectives"].items() if k != "all-reduce"}
-    total = report["collectives"]["all-reduce"]["bytes"]
+    total = report["collectives"].get("all-reduce", {"bytes": 0})["bytes"]
     if report["mesh"]["data"] != report["devices"] or sum(other.values()) > 0.05 * total:
         raise ValueError(
             f"{report['config']} on {report['topology']}: not data-parallel "
