@@ -70,7 +70,7 @@ def test_loss_and_gradients_are_the_same(architecture: str, remat: Remat) -> Non
     again, other = loss_and_gradients(config_of(architecture), remat)
     assert again == pytest.approx(loss, rel=1e-6)
     for path, gradient in gradients.items():
-        bound = 1e-6 * np.linalg.norm(gradient)
+        bound = 3e-6 * np.linalg.norm(gradient)  # sums are added up in another order
         if path.endswith("k_proj.bias"):  # softmax does not feel it: rounding, around 0
             bound = 1e-9
         assert np.linalg.norm(other[path] - gradient) <= bound, path
