@@ -268,22 +268,19 @@ def test_a_lock_that_is_long_stale_is_taken_over_at_once(
     assert "waiting" not in said
 
 
-def test_the_heartbeat_renews_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workdir_lock, "HEARTBEAT_SECONDS", 0.01)
-    path = tmp_path / "lock.json"
-    with WorkdirLock(tmp_path):
-        os.utime(path, (1, 1))
-        deadline = time.monotonic() + 20
-        while path.stat().st_mtime < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-
-
 def until(path: Path, beat: Callable[[Path], bool]) -> None:
     deadline = time.monotonic() + 20
     while not beat(path):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_the_heartbeat_renews_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workdir_lock, "HEARTBEAT_SECONDS", 0.01)
+    path = tmp_path / "lock.json"
+    with WorkdirLock(tmp_path):
+        os.utime(path, (1, 1))
+        until(path, lambda path: path.stat().st_mtime > 2)
 
 
 def test_the_heart_goes_on_when_the_file_system_stumbles(
@@ -337,15 +334,19 @@ def test_a_run_whose_lock_was_taken_stops(tmp_path: Path) -> None:
     assert "another run has taken over" in ended.stderr
 
 
+def wait_for_checkpoint(process: subprocess.Popen[str], workdir: Path, step: int) -> None:
+    deadline = time.monotonic() + 200
+    while not (workdir / "checkpoints" / str(step)).exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_data_that_vanish_stop_a_run_with_its_checkpoints_whole(tmp_path: Path) -> None:
     place, workdir = make_place(tmp_path), tmp_path / "run"
     command = train_command(place, workdir, "--train.num-steps", "100000")
     running = start(command)
-    deadline = time.monotonic() + 200
-    while not (workdir / "checkpoints" / "4").exists():
-        assert running.poll() is None, running.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for_checkpoint(running, workdir, 4)
     (samples,) = place.glob("cache/*/samples.int16")
     os.truncate(samples, 0)
     output, _ = running.communicate(timeout=100)
@@ -363,11 +364,7 @@ def test_two_commands_in_one_workdir_and_a_crash(tmp_path: Path) -> None:
     place, workdir = make_place(tmp_path), tmp_path / "run"
     command = train_command(place, workdir, "--train.num-steps", "100000")
     first = start(command)
-    deadline = time.monotonic() + 200
-    while not (workdir / "checkpoints" / "4").exists():
-        assert first.poll() is None, first.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for_checkpoint(first, workdir, 4)
     second = start(command)
     output, _ = second.communicate(timeout=100)
     assert second.returncode == FAILED, output
@@ -378,8 +375,7 @@ def test_two_commands_in_one_workdir_and_a_crash(tmp_path: Path) -> None:
     third = start(train_command(place, workdir, "--train.num-steps", "100000"))
     step = newest_whole(workdir / "checkpoints")[0]
     assert step is not None
-    while not (workdir / "checkpoints" / str(step + 4)).exists() and third.poll() is None:
-        time.sleep(0.05)
+    wait_for_checkpoint(third, workdir, step + 4)
     third.send_signal(signal.SIGTERM)
     output, _ = third.communicate(timeout=100)
     assert third.returncode == 75, output

@@ -41,7 +41,11 @@ def config_of(architecture: str) -> Config:
 
 
 def loss_and_gradients(config: Config, remat: Remat) -> tuple[float, Params]:
-    """Of one batch, dropout and layer drop included."""
+    """Of one batch, dropout and layer drop included.
+
+    Operation by operation: compiled as a whole, programs that differ fuse differently, which blurs
+    the gradients of norms by more than a millionth.
+    """
     training = training_of(config, remat)
     batch, key = batch_of(0), jax.random.key(1)
     params = training.initial_state()["params"]
@@ -52,7 +56,7 @@ def loss_and_gradients(config: Config, remat: Remat) -> tuple[float, Params]:
         )
         return loss / count
 
-    loss, gradients = jax.jit(jax.value_and_grad(loss_of))(params)
+    loss, gradients = jax.value_and_grad(loss_of)(params)
     return float(loss), gradients
 
 
@@ -70,7 +74,7 @@ def test_loss_and_gradients_are_the_same(architecture: str, remat: Remat) -> Non
     again, other = loss_and_gradients(config_of(architecture), remat)
     assert again == pytest.approx(loss, rel=1e-6)
     for path, gradient in gradients.items():
-        bound = 3e-6 * np.linalg.norm(gradient)  # sums are added up in another order
+        bound = 1e-6 * np.linalg.norm(gradient)
         if path.endswith("k_proj.bias"):  # softmax does not feel it: rounding, around 0
             bound = 1e-9
         assert np.linalg.norm(other[path] - gradient) <= bound, path

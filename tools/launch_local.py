@@ -26,6 +26,7 @@ from typing import TextIO
 
 import tyro
 
+from voc2vec_jax.processes import LOST_ANOTHER
 from voc2vec_jax.train import DONE, PREEMPTED, WRONG_USAGE
 
 POLL_SECONDS = 0.1
@@ -112,6 +113,8 @@ class Launch:
         if code not in (DONE, PREEMPTED) and self._first_failure is None:
             self._first_failure = 128 - code if code < 0 else code
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        if code in (LOST_ANOTHER, -signal.SIGABRT):
+            how += ", as when another process is lost"
         rest = ""
         if others and self._stop_at == float("inf"):
             self._stop_at = time.monotonic() + self._grace_seconds

@@ -118,6 +118,17 @@ def set_corrupt_aside(directory: Path) -> list[str]:
     return processes.first_does(work, "looking at checkpoints")
 
 
+def newest_step(checkpoints: Checkpoints) -> int | None:
+    """Updates done in the newest checkpoint, None if there is none; the same on all processes.
+
+    Raises:
+        ConfigError: This process, which lists the directory itself, sees another than process 0.
+    """
+    step = checkpoints.latest_step()
+    processes.require_same(str(step), f"{checkpoints.directory}: the newest checkpoint")
+    return step
+
+
 def find_start(
     training: Training,
     data: TrainingData,
@@ -134,9 +145,7 @@ def find_start(
         State; progress; whether they are those of an earlier run; for each corrupt checkpoint that
         was passed over under `resume`, in words, what is wrong.
     """
-    step = checkpoints.latest_step()
-    # Every process lists the directory itself, and may see less of it than process 0.
-    processes.require_same(str(step), f"{checkpoints.directory}: the newest checkpoint")
+    step = newest_step(checkpoints)
     if step is not None:
         return *_restore(training, data, checkpoints, step), True, []
     if resume is not None:
