@@ -412,3 +412,18 @@ def test_what_a_tpu_cannot_hold() -> None:
 def test_a_shape_that_no_slice_has() -> None:
     with pytest.raises(ConfigError, match="libtpu does not know it; try one of v5e"):
         find_topology("v5e:3x7")
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("jax_cuda12_plugin") is None,
+    reason="the CUDA compiler is not installed: pip install 'jax[cuda12-local]==0.10.2'",
+)
+@pytest.mark.slow
+def test_gpus_do_not_gather_the_clips_of_a_block_that_may_be_dropped() -> None:
+    gathered = {}
+    for layerdrop in (0.0, 0.1):
+        model = {"num_hidden_layers": 2, "layerdrop": layerdrop}
+        config = changed(CONFIG, model=model, train={"precision": "bf16", "remat": "layers"})
+        report = compile_step(Request(with_clips(config, 64, 4.0), find_topology("h100:8"), 4.0))
+        gathered[layerdrop] = report["collectives"]["all-gather"]
+    assert gathered[0.1] == gathered[0.0]

@@ -39,8 +39,12 @@ class Training:
         sharding.check_model(config.model, mesh)
         self.config, self.task, self.mesh = config, task, mesh
         model = nnx.eval_shape(lambda: task.init(jax.random.key(0)))
-        # A head on vectors has nothing to compute again.
-        model.set_attributes(remat=config.train.remat, raise_if_not_found=False)
+        # A head on vectors has neither.
+        model.set_attributes(
+            remat=config.train.remat,
+            batch_sharding=sharding.batch_sharding(mesh),
+            raise_if_not_found=False,
+        )
         self._graphdef, abstract = nnx.split(model)
         self._paths = [".".join(map(str, path)) for path, _ in nnx.to_flat_state(abstract)]
         self._trained = optim.trained_paths(config.optim, self._paths)

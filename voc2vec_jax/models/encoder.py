@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import NamedSharding
 
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.models.layers import (
@@ -132,7 +133,9 @@ class Encoder(nnx.Module):
         self.pre_norm = config.do_stable_layer_norm
         self.hidden_dropout = config.hidden_dropout
         self.layer_drop = config.layerdrop
-        self.remat: Remat = "none"  # training sets it: no part of what a model is
+        # Training sets these two: no part of what a model is.
+        self.remat: Remat = "none"
+        self.batch_sharding: NamedSharding | None = None
         self.pos_conv_embed = PositionalConvEmbedding(
             config.hidden_size,
             config.num_conv_pos_embeddings,
@@ -189,7 +192,13 @@ class Encoder(nnx.Module):
             return layer(x, frame_mask, key)
         drop_key, inner_key = jax.random.split(key)
         keep = jax.random.uniform(drop_key) > self.layer_drop
-        kept: jax.Array = jax.lax.cond(
-            keep, lambda x: layer(x, frame_mask, inner_key), lambda x: x, x
-        )
+
+        def block(x: jax.Array) -> jax.Array:
+            if self.batch_sharding is not None:
+                # XLA:GPU loses sight of who holds which clip on the way into a conditional, and
+                # would gather all of them, as read and as kept for the gradient, on every device.
+                x = jax.lax.with_sharding_constraint(x, self.batch_sharding)
+            return layer(x, frame_mask, inner_key)
+
+        kept: jax.Array = jax.lax.cond(keep, block, lambda x: x, x)
         return kept
