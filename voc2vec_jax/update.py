@@ -189,16 +189,21 @@ class Training:
         }
         return new_state, figures
 
+    def _to_compute(self, params: Params, batch: Batch) -> tuple[nnx.Module, Batch]:
+        params, batch = precision.to_compute(params, batch, self.config.train.precision)
+        whole = {path: sharding.gathered(self.shardings["params"][path]) for path in params}
+        return merge(self._graphdef, jax.lax.with_sharding_constraint(params, whole)), batch
+
     def _loss(
         self, params: Params, batch: Batch, draws: Any, step: jax.Array
     ) -> tuple[jax.Array, jax.Array, Metrics]:
-        params, batch = precision.to_compute(params, batch, self.config.train.precision)
-        return self.task.loss(merge(self._graphdef, params), batch, draws, step)
+        model, batch = self._to_compute(params, batch)
+        return self.task.loss(model, batch, draws, step)
 
     def _predict(self, params: Params, batch: Batch) -> jax.Array:
         assert isinstance(self.task, Predicts)
-        params, batch = precision.to_compute(params, batch, self.config.train.precision)
-        return self.task.predict(merge(self._graphdef, params), batch)
+        model, batch = self._to_compute(params, batch)
+        return self.task.predict(model, batch)
 
     def _evaluate(self, params: Params, batch: Batch, index: jax.Array, key: jax.Array) -> Metrics:
         key = jax.random.fold_in(jax.random.fold_in(key, _EVALUATION), index)
