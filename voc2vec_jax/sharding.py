@@ -96,8 +96,8 @@ def state_shardings(abstract_state: Any, mesh: Mesh) -> Any:
 def gathered(sharding: NamedSharding) -> NamedSharding:
     """Where a parameter lies while it is computed with: whole along the fsdp axis.
 
-    Left to choose, the partitioner multiplies with the parts in turn, for which TPU programs took
-    1.4 times the memory.
+    Left to choose, the partitioner multiplies with the parts in turn, for which programs for TPUs
+    took up to 3.4 times the memory (docs/scaling.md).
     """
     axes = (None if axis == "fsdp" else axis for axis in sharding.spec)
     return NamedSharding(sharding.mesh, PartitionSpec(*axes))
