@@ -32,6 +32,8 @@ from tools.ahead.sweep import largest, with_clips
 from tools.ahead.topologies import find_topology, parse_name
 from voc2vec_jax import sharding
 from voc2vec_jax.config import Config, ConfigError, MeshConfig
+from voc2vec_jax.tasks import build_task
+from voc2vec_jax.update import Training
 
 PROGRAM = (Path(__file__).parent / "collectives.hlo").read_text()
 
@@ -203,6 +205,18 @@ def test_sharding_the_parameters_shows_in_memory_and_exchanges() -> None:
     parameters = replicated["bytes"]["parameters"]
     assert 0.9 < (gathered[1]["bytes"] - gathered[0]["bytes"]) / parameters < 1.1
     assert "all-to-all" not in sharded["collectives"]
+
+
+def test_a_block_that_may_be_dropped_says_who_holds_which_clip() -> None:
+    """What it spares GPUs only their compiler shows: the slow test at the end of this file."""
+    constraints = {}
+    for layerdrop in (0.0, 0.1):
+        config = changed(config_of(32), model={"layerdrop": layerdrop})
+        mesh = sharding.build_mesh(config.mesh, find_topology("cpu:4").devices)
+        training = Training(config, build_task(config), mesh)
+        text = training.lower_step(abstract_batch(config, mesh, 0.5)).as_text()
+        constraints[layerdrop] = text.count("sharding_constraint")
+    assert constraints[0.1] > constraints[0.0] > 0
 
 
 class Compiler:
