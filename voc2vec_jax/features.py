@@ -27,8 +27,11 @@ from voc2vec_jax.pretrained import PretrainedModel
 
 CHUNK_SECONDS = 100.0
 """Longer clips go through a model in pieces, as in fairseq."""
-BUCKET_SECONDS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, CHUNK_SECONDS)
-"""Padded lengths; one compilation each."""
+BUCKET_SECONDS = (
+    *(octave * quarter for octave in (1, 2, 4, 8, 16, 32) for quarter in (1.0, 1.25, 1.5, 1.75)),
+    *(64.0, 80.0, CHUNK_SECONDS),
+)
+"""Padded lengths; one compilation each, which is the price of finer steps."""
 BATCH_SECONDS = 50.0
 """Padded audio per batch, if that is more than one clip."""
 WORKERS = 2

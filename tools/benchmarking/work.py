@@ -82,7 +82,7 @@ WORKS = {
     "finetune": Work("Wav2Vec2ForSequenceClassification", 4, 5.0),
     "finetune-dropout": Work("Wav2Vec2ForSequenceClassification", 4, 5.0, dropout=True),
     "pretrain": Work("Wav2Vec2ForPreTraining", 2, 10.0, dropout=True),
-    "labels": Work("HubertModel", 32, 3.0, trains=False),
+    "labels": Work("HubertModel", 128, 3.0, trains=False),
     "load": Work("Wav2Vec2Model", 0, 0.0, trains=False),
 }
 SIZES: dict[str, dict[str, Any]] = {
