@@ -177,6 +177,20 @@ def test_the_span_of_the_training_clips_is_all_that_counts(kind: LinearClassifie
     assert np.ptp(whole) > 0.3
 
 
+def test_an_svm_is_solved_where_there_are_fewer_variables() -> None:
+    """And gives the same margins there."""
+    rng = np.random.default_rng(6)
+    square = rng.normal(size=(40, 40))
+    labels = np.tile([0, 1], 20)
+    assert LINEAR_SVM.make(0.1, np.zeros((41, 40))).dual is False
+    dual = LINEAR_SVM.make(0.1, square)
+    assert dual.dual is True
+    primal = LINEAR_SVM.make(0.1, square).set_params(dual=False, tol=1e-4)
+    margins = [model.fit(square, labels).decision_function(square) for model in (dual, primal)]
+    np.testing.assert_allclose(*margins, atol=0.02)
+    assert np.ptp(margins[0]) > 1
+
+
 def test_missing_values_are_the_training_means_and_counted() -> None:
     corpus = make_corpus()
     fold = fold_of(corpus)
