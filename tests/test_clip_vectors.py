@@ -1,5 +1,7 @@
 """Vectors of clips: cached once, read from files with checks, openSMILE where it is installed."""
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,10 +46,23 @@ def test_vectors_are_computed_once_for_a_corpus(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "width"), [("egemaps", 88), ("compare", 6_373)])
 def test_opensmile_gives_its_sets(name: str, width: int, tmp_path: Path) -> None:
     pytest.importorskip("opensmile", reason="needs voc2vec-jax[baselines], not free software")
+    import tensorflow  # noqa: F401  # openSMILE crashes in a process that has loaded it
+
     values = cached(name, lambda: noise(0.3, 0.025, 1.0), "print", tmp_path)
     assert values.shape == (3, width)
     assert np.isnan(values[1]).all()  # shorter than its windows
     assert np.isfinite(values[[0, 2]]).all()
+
+
+def killed(waveform: np.ndarray, feature_set: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_crash_of_opensmile_is_an_error_and_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clip_vectors, "require_opensmile", lambda: None)
+    monkeypatch.setattr(clip_vectors, "_functionals", killed)
+    with pytest.raises(FeaturesError, match="process died while it computed eGeMAPSv02"):
+        clip_vectors.egemaps(noise(0.3, 0.3))
 
 
 def test_without_opensmile_its_extra_is_named(

@@ -70,27 +70,44 @@ def compare_2016(waveforms: Iterable[Floats]) -> Floats:
 def _opensmile(waveforms: Iterable[Floats], feature_set: str) -> Floats:
     """Functionals of whole clips; NaN where a clip is too short for the set (some 25 ms).
 
+    In processes of their own, one per core: openSMILE 2.6 crashes in one that holds TensorFlow.
+
     Args:
         waveforms: float32 [S] each, 16 kHz.
         feature_set: A name of `opensmile.FeatureSet`.
 
     Raises:
         ConfigError: openSMILE is not installed.
+        FeaturesError: Its process died.
     """
     require_opensmile()
+    from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    # A generator takes clips as they are needed; joblib would otherwise map large ones from files.
+    parallel = Parallel(n_jobs=-1, return_as="generator", max_nbytes=None)
+    try:
+        rows = list(parallel(delayed(_functionals)(clip, feature_set) for clip in waveforms))
+    except TerminatedWorkerError as error:
+        raise FeaturesError(
+            f"openSMILE's process died while it computed {feature_set} ({str(error)[:200]}); if"
+            " memory was short, make room, and run again"
+        ) from None
+    return np.stack(rows).astype(np.float32)
+
+
+def _functionals(waveform: Floats, feature_set: str) -> Floats:  # [S] -> [width]
     import opensmile
 
     smile = opensmile.Smile(
         feature_set=opensmile.FeatureSet[feature_set],
         feature_level=opensmile.FeatureLevel.Functionals,
     )
-    rows = []
     with warnings.catch_warnings():
         # The rows that use the vectors count their NaNs.
         warnings.filterwarnings("ignore", message="Segment too short, filling with NaN")
-        for waveform in waveforms:
-            rows.append(smile.process_signal(waveform, SAMPLE_RATE).to_numpy()[0])  # noqa: PERF401
-    return np.stack(rows).astype(np.float32)
+        row: Floats = smile.process_signal(waveform, SAMPLE_RATE).to_numpy()[0]
+    return row
 
 
 def require_opensmile() -> None:
@@ -125,7 +142,7 @@ def cached(
 
     Raises:
         ConfigError: openSMILE is asked for and not installed.
-        FeaturesError: The file is damaged.
+        FeaturesError: The file is damaged, or openSMILE crashed.
     """
     extract, package = EXTRACTORS[name]
     if package == "opensmile":
