@@ -1,6 +1,7 @@
 """HuBERT's objective: against PyTorch, against plain formulas, and what it logs."""
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -194,16 +195,35 @@ def test_entropy_runs_from_one_label_to_all() -> None:
     assert float(even) == pytest.approx(math.log(8), rel=1e-6)
 
 
+@functools.cache
+def fresh_parameters(model: ModelConfig) -> Params:
+    task = HubertTask(config_of(model))
+    params: Params = jax.jit(lambda: split(task.init(jax.random.key(0)))[1])()
+    return params
+
+
+@functools.cache
+def compiled_loss(config: Config) -> Any:
+    """The loss as a program that tests of one configuration share."""
+    task = HubertTask(config)
+    graphdef, _ = describe(HubertForPreTraining, config.model)
+
+    @jax.jit
+    def run(
+        params: Params, batch: dict[str, jax.Array], draws: HubertDraws
+    ) -> tuple[jax.Array, jax.Array, Metrics]:
+        return task.loss(merge(graphdef, params), batch, draws, jnp.asarray(0))
+
+    return run
+
+
 def fresh_loss(
     task: HubertTask, batch: dict[str, np.ndarray], draws: HubertDraws | None = None
 ) -> tuple[float, float, dict[str, float]]:
     """The first loss of a fresh model, its count, and the means of its metrics."""
-    drawn = draws or draws_for(task, batch)
-
-    def run() -> tuple[jax.Array, jax.Array, Metrics]:
-        return task.loss(task.init(jax.random.key(0)), batch, drawn, jnp.asarray(0))
-
-    loss, count, metrics = jax.jit(run)()
+    loss, count, metrics = compiled_loss(task.config)(
+        fresh_parameters(task.config.model), batch, draws or draws_for(task, batch)
+    )
     means = {k: float(v.total) / max(float(v.count), 1) for k, v in metrics.items()}
     return float(loss), float(count), means
 
@@ -294,12 +314,11 @@ def test_what_is_logged_of_labels_and_predictions() -> None:
 def test_no_gradient_is_missing() -> None:
     """Every parameter takes part, but for key biases, which softmax cancels."""
     task = HubertTask(config_of(LAYOUTS["large"]))
-    graphdef, params = split(task.init(jax.random.key(0)))
     batch = batch_of(task.config.model, [9_000, 6_000])
-    draws = draws_for(task, batch)
-    found = jax.jit(
-        jax.grad(lambda p: task.loss(merge(graphdef, p), batch, draws, jnp.asarray(0))[0])
-    )(params)
+    loss = compiled_loss(task.config)
+    found = jax.jit(jax.grad(lambda *given: loss(*given)[0]))(
+        fresh_parameters(task.config.model), batch, draws_for(task, batch)
+    )
     total = math.sqrt(sum(float(jnp.sum(g**2)) for g in found.values()))
     for path, gradient in found.items():
         norm = float(jnp.linalg.norm(gradient))

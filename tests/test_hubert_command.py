@@ -20,8 +20,9 @@ def get_config():
         task="hubert",
         model=ModelConfig(
             model_type="hubert", hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
-            intermediate_size=16, conv_dim=(8,) * 7, num_conv_pos_embeddings=4,
-            num_conv_pos_embedding_groups=2, final_dim=8, num_clusters=6,
+            intermediate_size=16, conv_dim=(8, 8, 8), conv_kernel=(10, 8, 8),
+            conv_stride=(5, 8, 8), num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
+            final_dim=8, num_clusters=6,
         ),
         data=DataConfig(
             labels="nowhere", max_seconds=1.0, bucket_seconds=(1.0,), batch_seconds=8.0,
