@@ -5,6 +5,7 @@ import functools
 import math
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,29 @@ def draws_for(task: Wav2Vec2Task, lengths: np.ndarray, samples: int, seed: int) 
     return dataclasses.replace(drawn, model_key=None)
 
 
+@functools.cache
+def compiled_terms(config: Config, options: tuple[tuple[str, object], ...], epsilon: float) -> Any:
+    """The loss terms as a program that tests share; `epsilon` is the one that it is traced with."""
+    assert epsilon == losses.ENTROPY_EPSILON
+    task = Wav2Vec2Task(config)
+    graphdef, _ = describe(Wav2Vec2ForPreTraining, config.model)
+
+    @jax.jit
+    def run(
+        params: Params, batch: dict[str, jax.Array], draws: Draws, temperature: float
+    ) -> dict[str, jax.Array]:
+        model = merge(graphdef, params)
+
+        def call(*arguments: object, **given: object) -> object:
+            return model(*arguments, **{**given, **dict(options)})
+
+        loss, count, metrics = task.loss_of_draws(call, batch, draws, temperature)
+        terms = {name: metrics[name].total for name in ("contrastive_loss", "diversity_loss")}
+        return {"loss": loss, "count": count, **terms}
+
+    return run
+
+
 def our_loss(
     task: Wav2Vec2Task,
     tensors: convert.Tensors,
@@ -39,21 +63,10 @@ def our_loss(
     options: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, float]:
     """Loss terms, summed as transformers sums them; `options` overrule how the model is called."""
-    graphdef, expected = describe(Wav2Vec2ForPreTraining, task.config.model)
+    _, expected = describe(Wav2Vec2ForPreTraining, task.config.model)
     params, _ = convert.from_hf(tensors, expected)
-
-    @jax.jit
-    def run(params: Params) -> dict[str, jax.Array]:
-        model = merge(graphdef, params)
-
-        def call(*arguments: object, **given: object) -> object:
-            return model(*arguments, **{**given, **options})
-
-        loss, count, metrics = task.loss_of_draws(call, batch, draws, temperature)
-        terms = {name: metrics[name].total for name in ("contrastive_loss", "diversity_loss")}
-        return {"loss": loss, "count": count, **terms}
-
-    return {name: float(value) for name, value in run(params).items()}
+    run = compiled_terms(task.config, tuple(options.items()), losses.ENTROPY_EPSILON)
+    return {name: float(value) for name, value in run(params, batch, draws, temperature).items()}
 
 
 LENGTHS = {"equal": [9_000, 9_000, 9_000], "unequal": [9_000, 6_100, 3_700]}
@@ -200,9 +213,14 @@ def gradients(task: Wav2Vec2Task, batch: dict[str, np.ndarray], draws: Draws) ->
     graphdef, _ = describe(Wav2Vec2ForPreTraining, task.config.model)
     tensors = tensors_of(hf_model("Wav2Vec2ForPreTraining", task.config.model))
     params, _ = convert.from_hf(tensors, describe(Wav2Vec2ForPreTraining, task.config.model)[1])
-    return jax.jit(
-        jax.grad(lambda p: task.loss_of_draws(merge(graphdef, p), batch, draws, 2.0)[0])
-    )(params)
+
+    @jax.jit
+    @jax.grad
+    def gradient(params: Params, batch: dict[str, jax.Array], draws: Draws) -> jax.Array:
+        return task.loss_of_draws(merge(graphdef, params), batch, draws, 2.0)[0]
+
+    found: Params = gradient(params, batch, draws)
+    return found
 
 
 def test_gradient_multiplier_scales_the_convolutions_only() -> None:
@@ -262,13 +280,31 @@ def test_no_gradient_is_missing(tiny_config: ModelConfig) -> None:
             assert norm > 1e-7 * total, path
 
 
+@functools.cache
+def fresh_parameters(model: ModelConfig) -> Params:
+    task = Wav2Vec2Task(Config(model=model))
+    params: Params = jax.jit(lambda: split(task.init(jax.random.key(0)))[1])()
+    return params
+
+
 def fresh_loss(
     task: Wav2Vec2Task, waveform: np.ndarray, lengths: np.ndarray
 ) -> tuple[jax.Array, jax.Array, Metrics]:
     """The first loss of a fresh model."""
     batch = {"waveform": jnp.asarray(waveform), "lengths": jnp.asarray(lengths)}
     draws = task.draw(batch["lengths"], waveform.shape[1], jax.random.key(1))
-    return jax.jit(lambda: task.loss(task.init(jax.random.key(0)), batch, draws, jnp.asarray(0)))()
+    graphdef, _ = describe(Wav2Vec2ForPreTraining, task.config.model)
+
+    @jax.jit
+    def run(
+        params: Params, batch: dict[str, jax.Array], draws: Draws
+    ) -> tuple[jax.Array, jax.Array, Metrics]:
+        return task.loss(merge(graphdef, params), batch, draws, jnp.asarray(0))
+
+    found: tuple[jax.Array, jax.Array, Metrics] = run(
+        fresh_parameters(task.config.model), batch, draws
+    )
+    return found
 
 
 @pytest.mark.parametrize("lengths", [[400, 719], [400, 720, 1_500, 3_280]])
