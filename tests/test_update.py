@@ -1,6 +1,7 @@
 """One update: micro-batches and precision."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,6 +34,7 @@ ONE = (1, 1, 1)
 ALL = (1, 2, 2)  # parameters and layers split too, over four devices
 
 
+@functools.cache
 def run(config: Config, steps: int, shape: tuple[int, int, int] = ONE) -> list[dict[str, float]]:
     """Means of all metrics, update by update, on a mesh."""
     config = dataclasses.replace(config, mesh=MeshConfig(*shape))
