@@ -188,10 +188,14 @@ def test_a_dry_run_writes_nothing(place: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_help_shows_examples() -> None:
-    output = finish(["--help"])
-    assert "Examples:" in output
-    assert "--optim.learning-rate" in output
+@pytest.fixture(scope="module")
+def help_text() -> str:
+    return finish(["--help"])
+
+
+def test_help_shows_examples(help_text: str) -> None:
+    assert "Examples:" in help_text
+    assert "--optim.learning-rate" in help_text
 
 
 WRONG = {
@@ -252,9 +256,8 @@ def test_another_architecture_in_the_workdir_is_refused(
     assert sorted(path.stat().st_mtime_ns for path in undisturbed.rglob("*.safetensors")) == before
 
 
-def test_every_field_of_the_configuration_has_a_flag() -> None:
-    output = finish(["--help"])
+def test_every_field_of_the_configuration_has_a_flag(help_text: str) -> None:
     for section, fields in Config().to_dict().items():
         for name in fields if isinstance(fields, dict) else ():
             if name != "other_fields":
-                assert f"--{section}.{name.replace('_', '-')}" in output, name
+                assert f"--{section}.{name.replace('_', '-')}" in help_text, name
