@@ -14,6 +14,7 @@ import soundfile
 import transformers
 
 from tests.labelled_corpus import CLASSES, MODEL, waveforms
+from tests.small_run import QUICK_TO_COMPILE
 from tests.test_fine_tuning import encoder_of
 from voc2vec_jax import predict
 from voc2vec_jax.config import ConfigError
@@ -51,7 +52,7 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "voc2vec_jax.evaluate", *arguments],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": ""},  # one device, as a user has
+        env={**os.environ, "XLA_FLAGS": QUICK_TO_COMPILE},  # one device, as a user has
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -17,6 +17,7 @@ import soundfile
 import transformers
 from safetensors.numpy import load_file
 
+from tests.small_run import QUICK_TO_COMPILE
 from voc2vec_jax import from_pretrained
 from voc2vec_jax.config import Config
 from voc2vec_jax.train import BAD_DATA, DONE, FAILED, PREEMPTED, WRONG_USAGE, main
@@ -29,7 +30,8 @@ def get_config():
     return Config(
         model=ModelConfig(
             hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-            conv_dim=(8,) * 7, num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
+            conv_dim=(8, 8, 8), conv_kernel=(10, 8, 8), conv_stride=(5, 8, 8),
+            num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
             num_codevectors_per_group=4, codevector_dim=8, proj_codevector_dim=8, num_negatives=5,
         ),
         data=DataConfig(
@@ -70,7 +72,7 @@ def command(place: Path, workdir: Path, *more: str, config: str = "small.py") ->
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
-    environment = {**os.environ, "XLA_FLAGS": ""}  # one device, as a user has
+    environment = {**os.environ, "XLA_FLAGS": QUICK_TO_COMPILE}  # one device, as a user has
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "voc2vec_jax.train", *arguments],
         cwd=ROOT,
