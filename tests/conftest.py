@@ -7,10 +7,12 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 if "PYTEST_XDIST_WORKER" in os.environ:  # a core each: more threads would wait for each other
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# Most of the time goes into compiling the same few programs; processes of one suite share them.
+# Most of the time goes into compiling the same few programs; processes of one suite share them,
+# those included that take less than the second from which JAX keeps them.
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax")
 )
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 ).strip()

@@ -35,6 +35,8 @@ from voc2vec_jax.config import Config, ConfigError, MeshConfig
 from voc2vec_jax.tasks import build_task
 from voc2vec_jax.update import Training
 
+pytestmark = pytest.mark.unoptimised
+
 PROGRAM = (Path(__file__).parent / "collectives.hlo").read_text()
 
 

@@ -149,6 +149,7 @@ def test_masked_pooling_leaves_padding_out() -> None:
     np.testing.assert_allclose(padded, alone, atol=1e-5)
 
 
+@pytest.mark.unoptimised
 @pytest.mark.parametrize("factor", [0.0, 1.0])
 def test_the_feature_encoder_can_be_frozen(factor: float) -> None:
     config = of_layout("base")

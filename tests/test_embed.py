@@ -20,6 +20,8 @@ from voc2vec_jax.embedding import Encoding
 from voc2vec_jax.models import Wav2Vec2Model
 from voc2vec_jax.pretrained import PretrainedModel
 
+pytestmark = pytest.mark.unoptimised
+
 SECONDS = [0.025, 0.4, 0.6, 1.3, 0.5, 0.7, 0.3]
 
 

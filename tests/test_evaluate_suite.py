@@ -11,6 +11,8 @@ from data_pipelines.synthetic import write_wavs
 from tools import evaluate_suite
 from tools.evaluation import rows
 
+pytestmark = pytest.mark.unoptimised
+
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:

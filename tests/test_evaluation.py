@@ -21,6 +21,8 @@ from voc2vec_jax.tasks import Wav2Vec2Task
 from voc2vec_jax.trainer import PreemptedError, TrainingDivergedError, fit
 from voc2vec_jax.update import Training
 
+pytestmark = pytest.mark.unoptimised
+
 CONFIG = dataclasses.replace(
     changed(SMALL, data={"eval_share": 0.1}),
     train=TrainConfig(

@@ -27,6 +27,8 @@ from voc2vec_jax.models import Wav2Vec2ForPreTraining, Wav2Vec2Model
 from voc2vec_jax.models.parameters import split
 from voc2vec_jax.pretrained import Preprocessor, PretrainedModel
 
+pytestmark = pytest.mark.unoptimised
+
 
 def model_of(config: ModelConfig, architecture: type = Wav2Vec2Model) -> PretrainedModel:
     _, params = split(architecture(config, rngs=nnx.Rngs(0)))

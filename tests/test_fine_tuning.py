@@ -33,6 +33,8 @@ from voc2vec_jax.recipe import RECIPES, Recipe, fold_config
 from voc2vec_jax.results import save_fold
 from voc2vec_jax.tasks.classify import clip_scores
 
+pytestmark = pytest.mark.unoptimised
+
 RECIPE = Recipe(epochs=3, batch=4, learning_rate=3e-3, max_seconds=0.4)
 
 

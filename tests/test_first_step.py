@@ -20,6 +20,8 @@ from voc2vec_jax.tasks import Wav2Vec2Task
 from voc2vec_jax.trainer import PreemptedError, TrainingDivergedError, fit
 from voc2vec_jax.update import Training
 
+pytestmark = pytest.mark.unoptimised
+
 CONFIG = dataclasses.replace(
     TRAINED,
     model=SMALL.model,

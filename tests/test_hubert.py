@@ -228,6 +228,7 @@ def fresh_loss(
     return float(loss), float(count), means
 
 
+@pytest.mark.unoptimised
 @pytest.mark.parametrize("clusters", [100, 500])
 def test_a_fresh_model_is_at_chance(clusters: int) -> None:
     """Cosines of vectors in [0, 1) are nearly equal, so the cross entropy is about ln(classes)."""
@@ -256,6 +257,7 @@ def test_the_head_is_initialised_as_fairseq_does() -> None:
         assert float(jnp.std(params[name])) == pytest.approx(bound / math.sqrt(3), rel=0.15)
 
 
+@pytest.mark.unoptimised
 def test_padding_does_not_change_the_loss() -> None:
     task = HubertTask(config_of(LAYOUTS["base"]))
     batch = batch_of(task.config.model, [9_000, 6_000])
@@ -290,6 +292,7 @@ def test_frames_without_a_label_do_not_count() -> None:
     assert fresh_loss(task, nothing, draws)[:2] == (0.0, 0.0)
 
 
+@pytest.mark.unoptimised
 @pytest.mark.parametrize("lengths", [[400, 719], [400, 720, 1_500, 3_280]])
 def test_the_shortest_clips_never_crash(lengths: list[int]) -> None:
     task = HubertTask(config_of(LAYOUTS["large"]))
@@ -311,6 +314,7 @@ def test_what_is_logged_of_labels_and_predictions() -> None:
     assert means["masked_share"] == pytest.approx(hidden.sum() / valid, rel=1e-6)
 
 
+@pytest.mark.unoptimised
 def test_no_gradient_is_missing() -> None:
     """Every parameter takes part, but for key biases, which softmax cancels."""
     task = HubertTask(config_of(LAYOUTS["large"]))

@@ -12,6 +12,8 @@ from voc2vec_jax.metrics import read_metrics
 from voc2vec_jax.models import HubertForPreTraining
 from voc2vec_jax.train import BAD_DATA, DONE, WRONG_USAGE, main
 
+pytestmark = pytest.mark.unoptimised
+
 CONFIG = """
 from voc2vec_jax.config import *
 

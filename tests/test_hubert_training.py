@@ -35,6 +35,8 @@ from voc2vec_jax.tasks import HubertTask, build_task
 from voc2vec_jax.trainer import fit
 from voc2vec_jax.update import Training
 
+pytestmark = pytest.mark.unoptimised
+
 CONFIG = Config(
     task="hubert",
     model=ModelConfig(  # with the dropout and layer drop that are the defaults

@@ -23,6 +23,8 @@ from voc2vec_jax.models import HubertModel
 from voc2vec_jax.models.parameters import split
 from voc2vec_jax.pretrained import Preprocessor, PretrainedModel
 
+pytestmark = pytest.mark.unoptimised
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -223,6 +223,7 @@ def gradients(task: Wav2Vec2Task, batch: dict[str, np.ndarray], draws: Draws) ->
     return found
 
 
+@pytest.mark.unoptimised
 def test_gradient_multiplier_scales_the_convolutions_only() -> None:
     """All of their gradient, that of the penalty included, as in fairseq."""
     config = ModelConfig(**{**TINY, **ARCHITECTURES["base"], **NO_DROPOUT})
@@ -241,6 +242,7 @@ def test_gradient_multiplier_scales_the_convolutions_only() -> None:
         )
 
 
+@pytest.mark.unoptimised
 def test_gradient_of_the_penalty_is_multiplied_too() -> None:
     """In fairseq the penalty is taken after the multiplier, so a tenth of it arrives."""
     config = ModelConfig(**{**TINY, **ARCHITECTURES["base"]})
@@ -264,6 +266,7 @@ def test_gradient_of_the_penalty_is_multiplied_too() -> None:
         assert ratio == pytest.approx(0.1, rel=1e-4), path
 
 
+@pytest.mark.unoptimised
 def test_no_gradient_is_missing(tiny_config: ModelConfig) -> None:
     """Every parameter takes part, but for key biases, which softmax cancels."""
     config = dataclasses.replace(tiny_config, **NO_DROPOUT)
@@ -307,6 +310,7 @@ def fresh_loss(
     return found
 
 
+@pytest.mark.unoptimised
 @pytest.mark.parametrize("lengths", [[400, 719], [400, 720, 1_500, 3_280]])
 def test_the_shortest_clips_never_crash(tiny_config: ModelConfig, lengths: list[int]) -> None:
     task = Wav2Vec2Task(Config(model=tiny_config))
@@ -321,6 +325,7 @@ def test_the_shortest_clips_never_crash(tiny_config: ModelConfig, lengths: list[
         assert float(loss) == float(count) == 0.0
 
 
+@pytest.mark.unoptimised
 def test_padding_does_not_change_the_loss(tiny_config: ModelConfig) -> None:
     config = dataclasses.replace(tiny_config, **NO_DROPOUT)
     task = Wav2Vec2Task(Config(model=config))
@@ -380,6 +385,7 @@ def test_draws_follow_the_key_and_nothing_else(tiny_config: ModelConfig) -> None
         assert (np.asarray(getattr(one, name)) != np.asarray(getattr(other, name))).any()
 
 
+@pytest.mark.unoptimised
 def test_initial_loss_is_chance_for_full_size_heads() -> None:
     """ln(K + 1) nats, the sanity check that the papers' code bases print first."""
     config = ModelConfig(

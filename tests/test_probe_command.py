@@ -14,6 +14,8 @@ from voc2vec_jax.hub import save_pretrained
 from voc2vec_jax.models import Wav2Vec2Model
 from voc2vec_jax.pretrained import Preprocessor, PretrainedModel
 
+pytestmark = pytest.mark.unoptimised
+
 
 def test_every_row_is_printed_and_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -14,6 +14,8 @@ from voc2vec_jax.models import ModelOutput, Wav2Vec2Model
 from voc2vec_jax.models.parameters import describe
 from voc2vec_jax.pretrained import Preprocessor, PretrainedModel
 
+pytestmark = pytest.mark.unoptimised
+
 CLASSES = 5
 FOLDS = 3
 

@@ -16,6 +16,8 @@ from voc2vec_jax.tasks import Wav2Vec2Task
 from voc2vec_jax.trainer import PreemptedError, fit
 from voc2vec_jax.update import Training
 
+pytestmark = pytest.mark.unoptimised
+
 
 @pytest.fixture(scope="module")
 def training() -> Training:

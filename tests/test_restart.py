@@ -22,6 +22,8 @@ from voc2vec_jax.tasks import Wav2Vec2Task
 from voc2vec_jax.trainer import fit
 from voc2vec_jax.update import Training
 
+pytestmark = pytest.mark.unoptimised
+
 CODEBOOK = {
     "quantizer.codevectors",
     "quantizer.weight_proj.kernel",

@@ -17,6 +17,8 @@ from voc2vec_jax.metrics import read_metrics
 from voc2vec_jax.tasks import ClassifyTask
 from voc2vec_jax.update import Training
 
+pytestmark = pytest.mark.unoptimised
+
 CONFIG = """
 import dataclasses
 from tests.labelled_corpus import MODEL

@@ -36,6 +36,8 @@ from voc2vec_jax.tasks import Wav2Vec2Task
 from voc2vec_jax.trainer import PreemptedError, TrainingDivergedError, _Run, fit
 from voc2vec_jax.update import Training
 
+pytestmark = pytest.mark.unoptimised
+
 MODEL = ModelConfig(
     hidden_size=16,
     num_hidden_layers=1,

@@ -19,6 +19,8 @@ from voc2vec_jax.precision import to_compute
 from voc2vec_jax.tasks import Batch, Wav2Vec2Task
 from voc2vec_jax.update import Training
 
+pytestmark = pytest.mark.unoptimised
+
 
 def changed(config: Config, **sections: dict[str, object]) -> Config:
     return dataclasses.replace(

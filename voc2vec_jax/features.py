@@ -27,11 +27,8 @@ from voc2vec_jax.pretrained import PretrainedModel
 
 CHUNK_SECONDS = 100.0
 """Longer clips go through a model in pieces, as in fairseq."""
-BUCKET_SECONDS = (
-    *(octave * quarter for octave in (1, 2, 4, 8, 16, 32) for quarter in (1.0, 1.25, 1.5, 1.75)),
-    *(64.0, 80.0, CHUNK_SECONDS),
-)
-"""Padded lengths; one compilation each, which is the price of finer steps."""
+BUCKET_SECONDS = (*(2.0 ** (n // 4) * (1 + n % 4 / 4) for n in range(26)), CHUNK_SECONDS)
+"""Padded lengths, four an octave from 1 to 80 s; one compilation each, the price of finer steps."""
 BATCH_SECONDS = 50.0
 """Padded audio per batch, if that is more than one clip."""
 WORKERS = 2
