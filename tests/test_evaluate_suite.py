@@ -207,3 +207,12 @@ def test_what_cannot_be_run_is_one_line(
         run(monkeypatch, *command, *words)
     assert stopped.value.code == code
     assert message in capsys.readouterr().err
+
+
+def test_folds_are_refused_before_features_are_computed(
+    table: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate_suite, "host_rows", lambda *_: pytest.fail("computes features"))
+    with pytest.raises(SystemExit) as stopped:
+        run(monkeypatch, table, "--out", tmp_path, "--data-dir", cache, "--folds", 7)
+    assert stopped.value.code == 2

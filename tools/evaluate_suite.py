@@ -13,6 +13,7 @@ The openSMILE baselines (egemaps-*, compare-*) need the extra `baselines`, whose
 research and non-commercial use only.
 """
 
+import itertools
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -30,7 +31,7 @@ from voc2vec_jax.clip_vectors import FeaturesError
 from voc2vec_jax.config import ConfigError
 from voc2vec_jax.cross_validation import LabelledCorpus, cross_validate
 from voc2vec_jax.evaluation_report import finite, report, summarise
-from voc2vec_jax.folds import Protocol, UnlabelledError
+from voc2vec_jax.folds import Protocol, UnlabelledError, divide
 from voc2vec_jax.results import Evaluation, FoldResult, ResultsError, write_json
 from voc2vec_jax.score_plots import plot_confusion, plot_recalls
 from voc2vec_jax.score_tables import (
@@ -86,6 +87,9 @@ def run(arguments: Arguments) -> bool:
         for dataset in arguments.datasets
     }
     boards: Boards = {protocol: {} for protocol in arguments.protocols}
+    for corpus, protocol in itertools.product(corpora.values(), arguments.protocols):
+        # Folds that cannot be are refused here, before features are computed for minutes.
+        divide(protocol, corpus.labels, corpus.groups, corpus.class_names, folds=arguments.folds)
     for corpus in corpora.values():
         run_here(arguments, corpus, data_dir, boards)
     runs = ModelRuns(
