@@ -32,14 +32,15 @@ def check(works: list[str], results: list[dict], pairs: int) -> None:
             assert 0 < ratio["lowest"] <= ratio["median"] <= ratio["highest"]
 
 
-def test_inference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inference_and_loading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "out.json"
     options = ["--pairs", "1", "--size", "tiny", "--threads", "1", "--json", str(path)]
-    assert benchmark.main(["inference", *options]) == 0
+    assert benchmark.main(["inference", "load", *options]) == 0
     report = json.loads(path.read_text())
-    check(["inference"], report["works"], pairs=1)
+    check(["inference", "load", "load"], report["works"], pairs=1)
+    assert [result["format"] for result in report["works"][1:]] == [".safetensors", ".bin"]
     assert report["environment"]["threads"] == 1
-    assert "inference 8 × 5 s" in capsys.readouterr().out
+    assert "load tiny.bin" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ non-commercial use and, within limits, commercial research; read it before insta
 import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import version
 from pathlib import Path
 from zipfile import BadZipFile
@@ -82,13 +83,12 @@ def _opensmile(waveforms: Iterable[Floats], feature_set: str) -> Floats:
     """
     require_opensmile()
     from joblib import Parallel, delayed
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    # A generator takes clips as they are needed; joblib would otherwise map large ones from files.
-    parallel = Parallel(n_jobs=-1, return_as="generator", max_nbytes=None)
+    # Clips are read as they are needed, two per process, and sent instead of mapped from a file.
+    parallel = Parallel(n_jobs=-1, max_nbytes=None)
     try:
-        rows = list(parallel(delayed(_functionals)(clip, feature_set) for clip in waveforms))
-    except TerminatedWorkerError as error:
+        rows = parallel(delayed(_functionals)(clip, feature_set) for clip in waveforms)
+    except BrokenProcessPool as error:
         raise FeaturesError(
             f"openSMILE's process died while it computed {feature_set} ({str(error)[:200]}); if"
             " memory was short, make room, and run again"
