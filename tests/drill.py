@@ -35,7 +35,7 @@ from tests.small_run import (
     start,
     train_command,
 )
-from voc2vec_jax.metrics import read_metrics
+from voc2vec_jax.training.log.metrics_file import read_metrics
 
 STEPS, SAVE_EVERY, LAST_FAULT = 600, 10, 480
 RUN = (

@@ -15,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.reference import clips
-from voc2vec_jax import sharding
-from voc2vec_jax.audio import frames_from_samples
-from voc2vec_jax.checkpoint import Checkpoints
+from voc2vec_jax.audio.signal import frames_from_samples
+from voc2vec_jax.checkpoints.orbax import Checkpoints
 from voc2vec_jax.config import (
     Config,
     DataConfig,
@@ -26,9 +25,10 @@ from voc2vec_jax.config import (
     OptimConfig,
     TrainConfig,
 )
+from voc2vec_jax.distributed import sharding
 from voc2vec_jax.models.parameters import merge
-from voc2vec_jax.tasks import Draws, Wav2Vec2Task, build_task
-from voc2vec_jax.update import Training
+from voc2vec_jax.objectives import Draws, Wav2Vec2Task, build_task
+from voc2vec_jax.training.update import Training
 
 STEPS = 20
 MESHES = {

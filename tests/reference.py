@@ -7,9 +7,9 @@ import torch
 import transformers
 from torch.nn import functional
 
+from voc2vec_jax.checkpoints.convert import Tensors
+from voc2vec_jax.checkpoints.hf_config import config_to_hf
 from voc2vec_jax.config import ModelConfig, ObjectiveConfig
-from voc2vec_jax.convert import Tensors
-from voc2vec_jax.hf_config import config_to_hf
 
 
 def hf_config(config: ModelConfig, architecture: str) -> transformers.PreTrainedConfig:

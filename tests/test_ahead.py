@@ -30,10 +30,10 @@ from tools.ahead.chips import (
 from tools.ahead.program import Request, abstract_batch, compile_step
 from tools.ahead.sweep import largest, with_clips
 from tools.ahead.topologies import find_topology, parse_name
-from voc2vec_jax import sharding
 from voc2vec_jax.config import Config, ConfigError, MeshConfig
-from voc2vec_jax.tasks import build_task
-from voc2vec_jax.update import Training
+from voc2vec_jax.distributed import sharding
+from voc2vec_jax.objectives import build_task
+from voc2vec_jax.training.update import Training
 
 pytestmark = pytest.mark.unoptimised
 
@@ -159,7 +159,7 @@ def config_of(clips: int, **train: Any) -> Config:
 
 
 def test_the_batch_is_that_of_training() -> None:
-    from data_pipelines.training import open_training_corpus
+    from data_pipelines.batches.pretraining import open_training_corpus
 
     config = tiny()
     corpus = open_training_corpus(config.data, 0)

@@ -9,7 +9,7 @@ import pytest
 
 from configs.tiny import get_config
 from tests.test_update import changed
-from voc2vec_jax.alarm import LINES, CollapseAlarm, symptoms
+from voc2vec_jax.training.log.alarm import LINES, CollapseAlarm, symptoms
 
 CONFIG = get_config()  # 2 × 16 entries, 50 negatives
 FIGURES = ("contrastive_loss", "accuracy", "code_perplexity", "probability_perplexity")

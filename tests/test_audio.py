@@ -22,8 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import Wav2Vec2FeatureExtractor
 
-from voc2vec_jax import audio_decode
-from voc2vec_jax.audio import (
+from voc2vec_jax.audio import decode
+from voc2vec_jax.audio.signal import (
     AUDIO_SUFFIXES,
     HOP_SAMPLES,
     MIN_SAMPLES,
@@ -569,12 +569,12 @@ def test_too_long(
     sf.write(tmp_path / "a.wav", tone(8_000, seconds=60), 8_000)
     ffmpeg("-i", tmp_path / "a.wav", tmp_path / "b.m4a")
     path = tmp_path / ("a.wav" if suffix == "wav" else "b.m4a")
-    monkeypatch.setattr(audio_decode, "MAX_DECODED_VALUES", 61 * SAMPLE_RATE)
+    monkeypatch.setattr(decode, "MAX_DECODED_VALUES", 61 * SAMPLE_RATE)
     assert_is_tone(load_audio(path), seconds=60)
     # The 480,000 samples of the file would fit, but not their 960,000 at 16 kHz.
-    monkeypatch.setattr(audio_decode, "MAX_DECODED_VALUES", 59 * SAMPLE_RATE)
+    monkeypatch.setattr(decode, "MAX_DECODED_VALUES", 59 * SAMPLE_RATE)
     refuse(path, "is too long")
-    monkeypatch.setattr(audio_decode, "MAX_DECODED_VALUES", SAMPLE_RATE)
+    monkeypatch.setattr(decode, "MAX_DECODED_VALUES", SAMPLE_RATE)
     error = refuse(path, "is too long")
     if suffix == "m4a":  # ffmpeg is stopped before it has written all 480,000
         assert int(re.findall(r"(\d+) frames", error.reason)[0]) < 400_000
@@ -604,7 +604,7 @@ def fake_ffmpeg(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> P
 
 def test_hanging_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = fake_ffmpeg(tmp_path, monkeypatch, "#!/bin/sh\nexec sleep 60\n")
-    monkeypatch.setattr(audio_decode, "FFMPEG_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(decode, "FFMPEG_TIMEOUT_SECONDS", 0.2)
     refuse(path, r"did not finish within 0\.2 s")
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import StandardScaler
 
-from voc2vec_jax.baselines import (
+from voc2vec_jax.config import ConfigError
+from voc2vec_jax.evaluation.baselines import (
     BASELINES,
     baseline,
     embeddings_row,
@@ -16,18 +17,17 @@ from voc2vec_jax.baselines import (
     majority_row,
     settings_of,
 )
-from voc2vec_jax.config import ConfigError
-from voc2vec_jax.cross_validation import LabelledCorpus, cross_validate
-from voc2vec_jax.evaluation_report import report, summarise
-from voc2vec_jax.folds import SELECTION_ON_TEST, Fold, UnlabelledError, divide
-from voc2vec_jax.linear import (
+from voc2vec_jax.evaluation.cross_validation import LabelledCorpus, cross_validate
+from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST, Fold, UnlabelledError, divide
+from voc2vec_jax.evaluation.linear import (
     LINEAR_SVM,
     LOGISTIC_REGRESSION,
     LinearClassifier,
     fit_predict,
     prepared,
 )
-from voc2vec_jax.results import FoldResult, fold_path, load_fold
+from voc2vec_jax.evaluation.report import report, summarise
+from voc2vec_jax.evaluation.results import FoldResult, fold_path, load_fold
 
 CLASSES = ("cough", "laugh", "sigh")
 

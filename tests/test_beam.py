@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines.prepare import prepare_dataset
-from data_pipelines.prepared import open_prepared
+from data_pipelines.corpora.prepared import open_prepared
+from data_pipelines.preparation.prepare import prepare_dataset
 from tools.prepare_data import WRONG_USAGE, main
 
 

@@ -9,10 +9,10 @@ import pytest
 import soundfile
 
 from data_pipelines.builders.audioset_labels import BORDERLINE, CORE
-from data_pipelines.flat_store import FlatStore
-from data_pipelines.prepare import builder_class, make_builder, prepare_dataset
-from data_pipelines.prepared import open_prepared
-from data_pipelines.store import DataError
+from data_pipelines.corpora.prepared import open_prepared
+from data_pipelines.preparation.prepare import builder_class, make_builder, prepare_dataset
+from data_pipelines.stores.building import DataError
+from data_pipelines.stores.flat_store import FlatStore
 
 BROKEN = b"RIFF, but no more of it"
 

@@ -11,7 +11,7 @@ from flax import nnx
 
 from tests.conftest import ARCHITECTURES, TINY
 from tests.reference import clips, hf_model, sample_mask, tensors_of
-from voc2vec_jax import convert
+from voc2vec_jax.checkpoints import convert
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.models import (
     ClassifierOutput,

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from tests.labelled_corpus import CLASSES, MODEL
 from voc2vec_jax.config import ClassifyConfig, Config
-from voc2vec_jax.losses import cross_entropy
-from voc2vec_jax.tasks import ClassifyTask, build_task
+from voc2vec_jax.objectives import ClassifyTask, build_task
+from voc2vec_jax.objectives.losses import cross_entropy
 
 CONFIG = Config(task="classify", model=dataclasses.replace(MODEL, labels=CLASSES))
 

@@ -7,7 +7,7 @@ import pytest
 from sklearn.cluster import KMeans
 from sklearn.metrics import mutual_info_score
 
-from voc2vec_jax.clusters import KMeansSettings, Tally, assigner, fit, quality
+from voc2vec_jax.features.kmeans import KMeansSettings, Tally, assigner, fit, quality
 
 FEW = KMeansSettings(clusters=6, initialisations=3)
 

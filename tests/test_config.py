@@ -12,7 +12,9 @@ import transformers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from voc2vec_jax.audio import frames_from_samples
+from voc2vec_jax.audio.signal import frames_from_samples
+from voc2vec_jax.checkpoints.hf_config import ONE_FAMILY, config_from_hf
+from voc2vec_jax.cli.train import load_config, parse
 from voc2vec_jax.config import (
     ClassifyConfig,
     Config,
@@ -25,8 +27,6 @@ from voc2vec_jax.config import (
     OptimConfig,
     TrainConfig,
 )
-from voc2vec_jax.hf_config import ONE_FAMILY, config_from_hf
-from voc2vec_jax.train import load_config, parse
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 NOT_THEIRS = {

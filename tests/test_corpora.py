@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines.corpora import (
+from data_pipelines.corpora.named_files import (
     EMOGATOR_CATEGORIES,
     donateacry_clip,
     emogator_clip,
     write_table,
 )
-from data_pipelines.sources import store_from_table
-from data_pipelines.store import DataError
+from data_pipelines.corpora.sources import store_from_table
+from data_pipelines.stores.building import DataError
 
 UUID = "0c8f14a9-6999-485b-97a2-913c1cbf099c"
 

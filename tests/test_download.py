@@ -13,10 +13,10 @@ from typing import Any
 import pooch
 import pytest
 
-from data_pipelines.download import CHECKSUMS, Archive, Deposit, download
-from data_pipelines.prepare import make_builder
-from data_pipelines.prepared import dataset_names
-from data_pipelines.store import DataError
+from data_pipelines.builders.download import CHECKSUMS, Archive, Deposit, download
+from data_pipelines.corpora.prepared import dataset_names
+from data_pipelines.preparation.prepare import make_builder
+from data_pipelines.stores.building import DataError
 from tests.test_prepare import APP, command, noise, report_of
 from tools.prepare_data import DONE, FAILED, WRONG_USAGE
 

@@ -13,12 +13,14 @@ import soundfile
 from pyarrow import parquet
 
 from tests.test_hub import SMALL, make_model
-from voc2vec_jax import embedding, features, from_pretrained, load_audio, save_pretrained
-from voc2vec_jax.audio import CONV_KERNELS, CONV_STRIDES, normalize
-from voc2vec_jax.embed import BAD_DATA, DONE, WRONG_USAGE, main
-from voc2vec_jax.embedding import Encoding
+from voc2vec_jax import from_pretrained, load_audio, save_pretrained
+from voc2vec_jax.audio.signal import CONV_KERNELS, CONV_STRIDES, normalize
+from voc2vec_jax.checkpoints.pretrained import PretrainedModel
+from voc2vec_jax.cli.embed import BAD_DATA, DONE, WRONG_USAGE, main
+from voc2vec_jax.features import embedding
+from voc2vec_jax.features import frames as frames_module
+from voc2vec_jax.features.embedding import Encoding
 from voc2vec_jax.models import Wav2Vec2Model
-from voc2vec_jax.pretrained import PretrainedModel
 
 pytestmark = pytest.mark.unoptimised
 
@@ -54,7 +56,7 @@ def model(checkpoint: Path) -> PretrainedModel:
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "BATCH_SECONDS", 2.0)
+    monkeypatch.setattr(frames_module, "BATCH_SECONDS", 2.0)
 
 
 def run(*arguments: object) -> int:
@@ -181,7 +183,8 @@ def test_inputs_that_cannot_be_told_apart_or_are_not_there(
 def test_a_killed_run_goes_on(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
     """Killed with SIGKILL after its first part; the result is byte for byte the same."""
     program = (
-        "import sys; from voc2vec_jax import embed, embedding; embedding.CLIPS_PER_PART = 1;"
+        "import sys; from voc2vec_jax.cli import embed; from voc2vec_jax.features import embedding;"
+        "embedding.CLIPS_PER_PART = 1;"
         "sys.exit(embed.main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", program, str(folder), "--model", str(checkpoint), "--out"]

@@ -16,11 +16,11 @@ import transformers
 from tests.labelled_corpus import CLASSES, MODEL, waveforms
 from tests.small_run import QUICK_TO_COMPILE
 from tests.test_fine_tuning import encoder_of
-from voc2vec_jax import predict
+from voc2vec_jax.checkpoints.loading import save_pretrained
+from voc2vec_jax.cli import predict
+from voc2vec_jax.cli.evaluate import BAD_DATA, DONE, WRONG_USAGE, main, parse
 from voc2vec_jax.config import ConfigError
-from voc2vec_jax.evaluate import BAD_DATA, DONE, WRONG_USAGE, main, parse
-from voc2vec_jax.hub import save_pretrained
-from voc2vec_jax.recipe import RECIPES
+from voc2vec_jax.evaluation.recipe import RECIPES
 
 ROOT = Path(__file__).parents[1]
 

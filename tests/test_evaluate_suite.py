@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.synthetic import write_wavs
+from data_pipelines.synthetic.corpus import write_wavs
 from tools import evaluate_suite
 from tools.evaluation import rows
 
@@ -117,8 +117,8 @@ COMMAND = """
 import argparse, sys
 from pathlib import Path
 from tools.evaluation.corpora import open_labelled
-from voc2vec_jax.baselines import majority_row
-from voc2vec_jax.cross_validation import cross_validate
+from voc2vec_jax.evaluation.baselines import majority_row
+from voc2vec_jax.evaluation.cross_validation import cross_validate
 
 parser = argparse.ArgumentParser()
 for flag in ("--model", "--table", "--protocol"):

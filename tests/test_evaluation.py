@@ -12,14 +12,14 @@ import pytest
 from tests.meshes import CONFIG as SMALL
 from tests.test_trainer import Clips, figures
 from tests.test_update import changed
-from voc2vec_jax import sharding
-from voc2vec_jax.checkpoint import Checkpoints
+from voc2vec_jax.checkpoints.orbax import Checkpoints
 from voc2vec_jax.config import Config, ConfigError, TrainConfig
-from voc2vec_jax.losses import Ratio
+from voc2vec_jax.distributed import sharding
 from voc2vec_jax.models.parameters import Params
-from voc2vec_jax.tasks import Wav2Vec2Task
-from voc2vec_jax.trainer import PreemptedError, TrainingDivergedError, fit
-from voc2vec_jax.update import Training
+from voc2vec_jax.objectives import Wav2Vec2Task
+from voc2vec_jax.objectives.losses import Ratio
+from voc2vec_jax.training.loop import PreemptedError, TrainingDivergedError, fit
+from voc2vec_jax.training.update import Training
 
 pytestmark = pytest.mark.unoptimised
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines import fairseq_labels
-from data_pipelines.frame_targets import open_targets
-from data_pipelines.labels import LabelStore
-from data_pipelines.store import Clip, DataError, FlatStore, build_store
+from data_pipelines.batches.frame_targets import open_targets
+from data_pipelines.frame_labels import fairseq_files
+from data_pipelines.frame_labels.label_store import LabelStore
+from data_pipelines.stores.building import Clip, DataError, FlatStore, build_store
 from voc2vec_jax.config import ConfigError
 
 LENGTHS = (16_100, 400, 8_000)
@@ -40,7 +40,7 @@ def files(tmp_path: Path) -> Path:
 
 
 def read(files: Path, corpus: FlatStore, rate_hz: float = 100.0) -> LabelStore:
-    return fairseq_labels.read(files, "train", corpus, rate_hz, files.parent / "labels")
+    return fairseq_files.read(files, "train", corpus, rate_hz, files.parent / "labels")
 
 
 def test_files_are_found_by_name_and_come_back(
@@ -53,7 +53,7 @@ def test_files_are_found_by_name_and_come_back(
     for clip, line in ((0, 2), (1, 3), (2, 0)):
         (row,) = store.rows_of([corpus.ids[clip]])
         assert store.read(int(row)).tolist() == [int(label) for label in lines[line].split()]
-    fairseq_labels.write(store, corpus, tmp_path / "out", "valid")
+    fairseq_files.write(store, corpus, tmp_path / "out", "valid")
     assert (tmp_path / "out" / "valid.km").read_text().splitlines() == [lines[i] for i in (2, 3, 0)]
     root, *rows = (tmp_path / "out" / "valid.tsv").read_text().splitlines()
     assert root == str(tmp_path / "out" / "audio")
@@ -70,7 +70,7 @@ def test_classes_are_places_in_the_dictionary(files: Path, corpus: FlatStore) ->
     plain = read(files, corpus)
     expected = [plain.read(row) for row in range(3)]
     (files / "dict.km.txt").write_text("".join(f"{label} 7\n" for label in (4, 3, 2, 1, 0)))
-    other = fairseq_labels.read(files, "train", corpus, 100.0, files.parent / "other")
+    other = fairseq_files.read(files, "train", corpus, 100.0, files.parent / "other")
     assert other.ids == plain.ids
     for row in range(3):
         np.testing.assert_array_equal(other.read(row), 4 - expected[row])
@@ -111,4 +111,4 @@ def test_clips_without_labels_are_not_written(
     clips = [(Clip("new.wav", "x"), np.zeros(400, np.int16))]
     other = build_store(tmp_path / "other", clips, dataset="other")
     with pytest.raises(DataError, match=r"no labels for 1 of 1 clips, such as 'new\.wav'"):
-        fairseq_labels.write(store, other, tmp_path / "out", "train")
+        fairseq_files.write(store, other, tmp_path / "out", "train")

@@ -17,10 +17,15 @@ import pytest
 from tests.drill import drill, passed
 from tests.small_run import make_place, start, train_command
 from tests.test_trainer import CONFIG, Clips, figures, run
-from voc2vec_jax import workdir_lock
-from voc2vec_jax.checkpoint_sums import CorruptCheckpointError, damage, newest_whole, write_sums
-from voc2vec_jax.train import BAD_DATA, FAILED, exit_code
-from voc2vec_jax.workdir_lock import WorkdirLock, WorkdirLockedError
+from voc2vec_jax.checkpoints.checksums import (
+    CorruptCheckpointError,
+    damage,
+    newest_whole,
+    write_sums,
+)
+from voc2vec_jax.cli.train import BAD_DATA, FAILED, exit_code
+from voc2vec_jax.distributed import lock
+from voc2vec_jax.distributed.lock import WorkdirLock, WorkdirLockedError
 
 
 @pytest.mark.slow
@@ -146,8 +151,8 @@ def test_a_file_that_cannot_be_read_is_damage(
 def test_a_corrupt_checkpoint_of_another_run_is_passed_over_and_left(
     whole: tuple[dict[str, bytes], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from voc2vec_jax.tasks import Wav2Vec2Task
-    from voc2vec_jax.trainer import fit
+    from voc2vec_jax.objectives import Wav2Vec2Task
+    from voc2vec_jax.training.loop import fit
 
     other, workdir = tmp_path / "other", tmp_path / "run"
     shutil.copytree(whole[1], other)
@@ -183,7 +188,7 @@ def test_a_second_run_in_a_workdir_is_refused(tmp_path: Path) -> None:
 def leave_lock(workdir: Path, **owner: object) -> Path:
     path = workdir / "lock.json"
     namespace = os.readlink("/proc/self/ns/pid") if Path("/proc").exists() else None
-    here = {"host": workdir_lock.socket.gethostname(), "pid_namespace": namespace}
+    here = {"host": lock.socket.gethostname(), "pid_namespace": namespace}
     path.write_text(json.dumps({**here, **owner}))
     return path
 
@@ -220,8 +225,8 @@ def test_a_lock_from_elsewhere_is_waited_for_until_it_is_stale(
     where: str,
 ) -> None:
     """The number of its owner says nothing here: that of this test, or that of no process."""
-    monkeypatch.setattr(workdir_lock, "STALE_SECONDS", 0.5)
-    monkeypatch.setattr(workdir_lock, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(lock, "STALE_SECONDS", 0.5)
+    monkeypatch.setattr(lock, "POLL_SECONDS", 0.01)
     for pid in (os.getpid(), 2**30):
         leave_lock(tmp_path, pid=pid, **ELSEWHERE[where])
         began = time.monotonic()
@@ -245,7 +250,7 @@ def test_a_lock_from_elsewhere_that_is_renewed_is_respected(
         if len(naps) == 3:
             os.utime(path, (time.time() - 5, time.time() - 5))  # other than it was
 
-    monkeypatch.setattr(workdir_lock.time, "sleep", sleep)
+    monkeypatch.setattr(lock.time, "sleep", sleep)
     with (
         pytest.raises(WorkdirLockedError, match=r"process 1 on elsewhere .* is at work here"),
         WorkdirLock(tmp_path),
@@ -259,7 +264,7 @@ def test_a_lock_that_is_long_stale_is_taken_over_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = leave_lock(tmp_path, host="elsewhere", pid=1)
-    long_ago = time.time() - workdir_lock.STALE_SECONDS - 1
+    long_ago = time.time() - lock.STALE_SECONDS - 1
     os.utime(path, (long_ago, long_ago))
     with WorkdirLock(tmp_path):
         pass
@@ -276,7 +281,7 @@ def until(path: Path, beat: Callable[[Path], bool]) -> None:
 
 
 def test_the_heartbeat_renews_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workdir_lock, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.01)
     path = tmp_path / "lock.json"
     with WorkdirLock(tmp_path):
         os.utime(path, (1, 1))
@@ -286,7 +291,7 @@ def test_the_heartbeat_renews_the_lock(tmp_path: Path, monkeypatch: pytest.Monke
 def test_the_heart_goes_on_when_the_file_system_stumbles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workdir_lock, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.01)
     set_time, failed = os.utime, []
 
     def stumble(path: Path) -> None:
@@ -297,7 +302,7 @@ def test_the_heart_goes_on_when_the_file_system_stumbles(
 
     with WorkdirLock(tmp_path):
         set_time(tmp_path / "lock.json", (1, 1))
-        monkeypatch.setattr(workdir_lock.os, "utime", stumble)
+        monkeypatch.setattr(lock.os, "utime", stumble)
         until(tmp_path / "lock.json", lambda path: path.stat().st_mtime > 2)
     assert len(failed) == 3
 
@@ -305,7 +310,7 @@ def test_the_heart_goes_on_when_the_file_system_stumbles(
 def test_a_lock_that_was_removed_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workdir_lock, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.01)
     with WorkdirLock(tmp_path):
         path = tmp_path / "lock.json"
         owner = path.read_text()
@@ -316,13 +321,13 @@ def test_a_lock_that_was_removed_is_made_again(
 
 def test_a_lock_that_is_gone_after_a_long_silence_is_lost(tmp_path: Path) -> None:
     """Another run may have taken over, and have ended."""
-    assert not WorkdirLock(tmp_path)._renew(workdir_lock.STALE_SECONDS + 1)
+    assert not WorkdirLock(tmp_path)._renew(lock.STALE_SECONDS + 1)
     assert not any(tmp_path.iterdir())
 
 
 def test_a_run_whose_lock_was_taken_stops(tmp_path: Path) -> None:
     code = (
-        "import sys, time, pathlib; from voc2vec_jax import workdir_lock as w;"
+        "import sys, time, pathlib; from voc2vec_jax.distributed import lock as w;"
         "w.HEARTBEAT_SECONDS = 0.05; lock = w.WorkdirLock(pathlib.Path(sys.argv[1]));"
         "lock.__enter__(); (pathlib.Path(sys.argv[1]) / 'lock.json').write_text('{}');"
         "time.sleep(60)"

@@ -12,9 +12,11 @@ import pytest
 from flax import nnx
 
 from tests.conftest import TINY
-from voc2vec_jax import features, mfcc
+from voc2vec_jax.audio import mfcc
+from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.config import ModelConfig
-from voc2vec_jax.features import (
+from voc2vec_jax.features import frames as frames_module
+from voc2vec_jax.features.frames import (
     Arrays,
     LayerFeatures,
     MfccFeatures,
@@ -25,7 +27,6 @@ from voc2vec_jax.features import (
 )
 from voc2vec_jax.models import Wav2Vec2ForPreTraining, Wav2Vec2Model
 from voc2vec_jax.models.parameters import split
-from voc2vec_jax.pretrained import Preprocessor, PretrainedModel
 
 pytestmark = pytest.mark.unoptimised
 
@@ -44,10 +45,10 @@ def clips(*lengths: int) -> list[np.ndarray]:
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "BATCH_SECONDS", 2.0)
-    monkeypatch.setattr(features, "BUCKET_SECONDS", (0.25, 0.5, 1.0))
-    monkeypatch.setattr(features, "CHUNK_SECONDS", 1.0)
-    monkeypatch.setattr(features, "BLOCK_FRAMES", 64)
+    monkeypatch.setattr(frames_module, "BATCH_SECONDS", 2.0)
+    monkeypatch.setattr(frames_module, "BUCKET_SECONDS", (0.25, 0.5, 1.0))
+    monkeypatch.setattr(frames_module, "CHUNK_SECONDS", 1.0)
+    monkeypatch.setattr(frames_module, "BLOCK_FRAMES", 64)
 
 
 def hidden_states(model: PretrainedModel, waveforms: list[np.ndarray]) -> list[np.ndarray]:
@@ -72,7 +73,7 @@ def test_layers_beyond_are_not_computed() -> None:
     waveform, lengths = np.zeros((1, 16_000), np.float32), np.array([16_000], np.int32)
     flops = []
     for layer in (0, 1, 2):
-        program = LayerFeatures(model, layer)._program(features.keep)
+        program = LayerFeatures(model, layer)._program(frames_module.keep)
         lowered = program.lower(model.params, waveform, lengths)  # type: ignore[attr-defined]
         flops.append(lowered.compile().cost_analysis()["flops"])
     first, second = flops[1] - flops[0], flops[2] - flops[1]
@@ -133,7 +134,7 @@ def test_each_clip_is_in_one_batch_among_its_like() -> None:
         if longest > 16_000:
             assert len(rows) == 1
         else:
-            assert len(rows) * features._bucket_samples(longest) <= 32_000
+            assert len(rows) * frames_module._bucket_samples(longest) <= 32_000
     ends = [(int(lengths[rows].max()), int(lengths[rows].min())) for rows in plan]
     assert all(a[1] >= b[0] for a, b in itertools.pairwise(ends))
     full = [rows for rows in plan if len(rows) == 32_000 // 8_000]
@@ -147,7 +148,7 @@ class Counting(MfccFeatures):
         self.calls = calls
 
     def __call__(
-        self, waveforms: Sequence[np.ndarray], then: features.Then = features.keep
+        self, waveforms: Sequence[np.ndarray], then: frames_module.Then = frames_module.keep
     ) -> list[Arrays]:
         self.calls -= 1
         if self.calls < 0:

@@ -11,27 +11,27 @@ import pytest
 from flax import nnx
 from scipy.special import softmax
 
-from data_pipelines.labelled import CorpusClips
-from data_pipelines.store import FlatStore, from_int16
+from data_pipelines.batches.fine_tuning import CorpusClips
+from data_pipelines.stores.building import FlatStore, from_int16
 from tests.conftest import NO_DROPOUT
 from tests.labelled_corpus import CLASSES, MODEL, corpus
 from tests.reference import clips as noise
+from voc2vec_jax.checkpoints.loading import from_pretrained
+from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.config import ConfigError
-from voc2vec_jax.cross_validation import LabelledCorpus, cross_validate
-from voc2vec_jax.fine_tuning import FineTuning
-from voc2vec_jax.folds import Fold
-from voc2vec_jax.frozen import pooled_states
-from voc2vec_jax.hub import from_pretrained
-from voc2vec_jax.metrics import read_metrics
+from voc2vec_jax.evaluation.cross_validation import LabelledCorpus, cross_validate
+from voc2vec_jax.evaluation.fine_tuning import FineTuning
+from voc2vec_jax.evaluation.folds import Fold
+from voc2vec_jax.evaluation.recipe import RECIPES, Recipe, fold_config
+from voc2vec_jax.evaluation.results import save_fold
+from voc2vec_jax.features.pooling import pooled_states
 from voc2vec_jax.models import HubertModel, Wav2Vec2Model
 from voc2vec_jax.models.architectures import CLASSIFIERS
 from voc2vec_jax.models.classifier import PooledClassifier
 from voc2vec_jax.models.parameters import describe, merge, split
-from voc2vec_jax.optim import layer_wise_rates, values_by_path
-from voc2vec_jax.pretrained import Preprocessor, PretrainedModel
-from voc2vec_jax.recipe import RECIPES, Recipe, fold_config
-from voc2vec_jax.results import save_fold
-from voc2vec_jax.tasks.classify import clip_scores
+from voc2vec_jax.objectives.classify import clip_scores
+from voc2vec_jax.training.log.metrics_file import read_metrics
+from voc2vec_jax.training.optimizer import layer_wise_rates, values_by_path
 
 pytestmark = pytest.mark.unoptimised
 
@@ -201,7 +201,7 @@ def test_a_frozen_encoder_is_heard_once_and_stays(
 ) -> None:
     made = row(store, tmp_path, freeze_encoder=True, epochs=20, export=True)
     result = made(0, FOLD, 0)
-    monkeypatch.setattr("voc2vec_jax.fine_tuning.pooled_states", None)
+    monkeypatch.setattr("voc2vec_jax.evaluation.fine_tuning.pooled_states", None)
     made(1, FOLD, 0)
     exported = from_pretrained(tmp_path / "export", architecture=Wav2Vec2Model)
     for path, value in made.encoder.params.items():

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from tests.conftest import ARCHITECTURES, NO_DROPOUT, TINY
 from tests.reference import clips, hf_model, tensors_of
-from voc2vec_jax import convert, sharding
+from voc2vec_jax.checkpoints import convert
 from voc2vec_jax.config import (
     ClassifyConfig,
     Config,
@@ -19,10 +19,11 @@ from voc2vec_jax.config import (
     OptimConfig,
     TrainConfig,
 )
+from voc2vec_jax.distributed import sharding
 from voc2vec_jax.models.architectures import CLASSIFIERS
 from voc2vec_jax.models.parameters import describe
-from voc2vec_jax.tasks import ClassifyTask
-from voc2vec_jax.update import Training
+from voc2vec_jax.objectives import ClassifyTask
+from voc2vec_jax.training.update import Training
 
 CLASS_WEIGHTS = np.array([0.4, 1.3, 2.5], np.float32)
 OPTIM = OptimConfig(

@@ -12,13 +12,13 @@ import pytest
 from tests.meshes import CONFIG as SMALL
 from tests.test_trainer import CONFIG as TRAINED
 from tests.test_trainer import Clips
-from voc2vec_jax import sharding
 from voc2vec_jax.config import MeshConfig, OptimConfig
-from voc2vec_jax.dry_run import dry_run
-from voc2vec_jax.first_step import block_of, first_update, table
-from voc2vec_jax.tasks import Wav2Vec2Task
-from voc2vec_jax.trainer import PreemptedError, TrainingDivergedError, fit
-from voc2vec_jax.update import Training
+from voc2vec_jax.distributed import sharding
+from voc2vec_jax.objectives import Wav2Vec2Task
+from voc2vec_jax.training.dry_run import dry_run
+from voc2vec_jax.training.first_step import block_of, first_update, table
+from voc2vec_jax.training.loop import PreemptedError, TrainingDivergedError, fit
+from voc2vec_jax.training.update import Training
 
 pytestmark = pytest.mark.unoptimised
 

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from voc2vec_jax.config import ConfigError
-from voc2vec_jax.folds import (
+from voc2vec_jax.evaluation.folds import (
     SELECTION_ON_TEST,
     Fold,
     UnlabelledError,

@@ -10,14 +10,19 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.frame_targets import FrameTargets, fairseq_labels, nearest_labels, open_targets
-from data_pipelines.label_build import building, finish
-from data_pipelines.labels import Grid, LabelStore, Manifest
-from data_pipelines.pipeline import batches
-from data_pipelines.plan import BatchPlan, PlannedBatch
-from data_pipelines.store import Clip, DataError, FlatStore, build_store
-from data_pipelines.training import open_training_corpus
-from voc2vec_jax.audio import CONV_KERNELS, CONV_STRIDES, frames_from_samples
+from data_pipelines.batches.frame_targets import (
+    FrameTargets,
+    fairseq_labels,
+    nearest_labels,
+    open_targets,
+)
+from data_pipelines.batches.pipeline import batches
+from data_pipelines.batches.pretraining import open_training_corpus
+from data_pipelines.batches.window_plan import BatchPlan, PlannedBatch
+from data_pipelines.frame_labels.building import building, finish
+from data_pipelines.frame_labels.label_store import Grid, LabelStore, Manifest
+from data_pipelines.stores.building import Clip, DataError, FlatStore, build_store
+from voc2vec_jax.audio.signal import CONV_KERNELS, CONV_STRIDES, frames_from_samples
 from voc2vec_jax.config import ConfigError, DataConfig
 
 FRAMES = Grid(400, 320)

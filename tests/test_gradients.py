@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from tests.conftest import ARCHITECTURES, NO_DROPOUT, TINY
 from tests.reference import clips, hf_model, inject_gumbel, old_spelling, sample_mask, tensors_of
-from voc2vec_jax import convert, losses
+from voc2vec_jax.checkpoints import convert
+from voc2vec_jax.checkpoints.convert import Tensors
 from voc2vec_jax.config import Config, ModelConfig, ObjectiveConfig
-from voc2vec_jax.convert import Tensors
 from voc2vec_jax.models import (
     HubertForSequenceClassification,
     HubertModel,
@@ -24,7 +24,7 @@ from voc2vec_jax.models import (
 )
 from voc2vec_jax.models.architectures import Architecture
 from voc2vec_jax.models.parameters import Params, describe, merge
-from voc2vec_jax.tasks import Draws, Wav2Vec2Task
+from voc2vec_jax.objectives import Draws, Wav2Vec2Task, losses
 
 BOUND = 1e-4
 """On ‖Δg‖ / ‖g‖, for gradients that are not lost in the rounding of the others."""

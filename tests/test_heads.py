@@ -14,9 +14,10 @@ import transformers
 
 from tests.conftest import ARCHITECTURES, TINY
 from tests.reference import clips, hf_model, sample_mask
+from voc2vec_jax.checkpoints.convert import ConversionError
+from voc2vec_jax.checkpoints.loading import from_pretrained, load_params, save_pretrained
+from voc2vec_jax.checkpoints.pretrained import FreshHeadError
 from voc2vec_jax.config import ConfigError, ModelConfig
-from voc2vec_jax.convert import ConversionError
-from voc2vec_jax.hub import from_pretrained, load_params, save_pretrained
 from voc2vec_jax.models import (
     HubertForSequenceClassification,
     HubertModel,
@@ -25,7 +26,6 @@ from voc2vec_jax.models import (
     Wav2Vec2Model,
 )
 from voc2vec_jax.models.architectures import CLASSIFIERS
-from voc2vec_jax.pretrained import FreshHeadError
 
 LABELS = ("laugh", "cry", "cough")
 HEAD = {"projector.weight", "projector.bias", "classifier.weight", "classifier.bias"}

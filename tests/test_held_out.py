@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipelines.held_out import held_out
-from data_pipelines.plan import BatchPlan
+from data_pipelines.batches.window_plan import BatchPlan
+from data_pipelines.corpora.held_out import held_out
 from voc2vec_jax.config import ConfigError, DataConfig
 
 groups_of_clips = st.lists(st.sampled_from(["", "anna", "ben", "cleo", "dora"]), min_size=2)

@@ -16,19 +16,24 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
-from voc2vec_jax import tensor_files
-from voc2vec_jax.config import ConfigError, ModelConfig
-from voc2vec_jax.convert import ConversionError
-from voc2vec_jax.hub import CheckpointError, from_pretrained, load_params, save_pretrained
-from voc2vec_jax.models import Wav2Vec2ForPreTraining, Wav2Vec2Model
-from voc2vec_jax.models.parameters import describe
-from voc2vec_jax.pretrained import (
+from voc2vec_jax.checkpoints.convert import ConversionError
+from voc2vec_jax.checkpoints.formats import huggingface
+from voc2vec_jax.checkpoints.loading import (
+    CheckpointError,
+    from_pretrained,
+    load_params,
+    save_pretrained,
+)
+from voc2vec_jax.checkpoints.pretrained import (
     BUCKETS_PER_OCTAVE,
     Architecture,
     Preprocessor,
     PretrainedModel,
     _bucket,
 )
+from voc2vec_jax.config import ConfigError, ModelConfig
+from voc2vec_jax.models import Wav2Vec2ForPreTraining, Wav2Vec2Model
+from voc2vec_jax.models.parameters import describe
 
 BOTH = pytest.mark.parametrize("architecture", [Wav2Vec2Model, Wav2Vec2ForPreTraining])
 TOLERANCE = 1e-5
@@ -194,7 +199,7 @@ def test_an_interrupted_save_leaves_the_folder_as_it_was(
         Path(path).write_bytes(b"half of")
         raise error
 
-    monkeypatch.setattr(tensor_files, "save_file", fail_midway)
+    monkeypatch.setattr(huggingface, "save_file", fail_midway)
     another = make_model(Wav2Vec2ForPreTraining, dataclasses.replace(SMALL, intermediate_size=16))
     with pytest.raises(type(error)):
         save_pretrained(another, tmp_path, facts={"steps": "9"})

@@ -14,12 +14,12 @@ import torch
 from tests.conftest import ARCHITECTURES, NO_DROPOUT, TINY
 from tests.reference import HubertPretraining, clips, old_spelling, sample_mask, tensors_of
 from tests.test_gradients import assert_same_gradients
-from voc2vec_jax import convert, losses
-from voc2vec_jax.audio import frames_from_samples
+from voc2vec_jax.audio.signal import frames_from_samples
+from voc2vec_jax.checkpoints import convert
 from voc2vec_jax.config import Config, DataConfig, ModelConfig, ObjectiveConfig
 from voc2vec_jax.models import HubertForPreTraining
 from voc2vec_jax.models.parameters import Params, describe, merge, split
-from voc2vec_jax.tasks import HubertDraws, HubertTask, Metrics
+from voc2vec_jax.objectives import HubertDraws, HubertTask, Metrics, losses
 
 LAYOUTS = {
     name: ModelConfig(

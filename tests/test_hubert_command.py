@@ -8,9 +8,9 @@ import soundfile
 
 from tools import make_labels
 from voc2vec_jax import from_pretrained
-from voc2vec_jax.metrics import read_metrics
+from voc2vec_jax.cli.train import BAD_DATA, DONE, WRONG_USAGE, main
 from voc2vec_jax.models import HubertForPreTraining
-from voc2vec_jax.train import BAD_DATA, DONE, WRONG_USAGE, main
+from voc2vec_jax.training.log.metrics_file import read_metrics
 
 pytestmark = pytest.mark.unoptimised
 

@@ -16,8 +16,6 @@ from tests.reference import clips
 from tests.test_hubert import targets_of
 from tests.test_trainer import Clips, figures
 from tests.test_update import changed, operations
-from voc2vec_jax import sharding
-from voc2vec_jax.alarm import LINES, CollapseAlarm, symptoms
 from voc2vec_jax.config import (
     Config,
     ConfigError,
@@ -28,12 +26,14 @@ from voc2vec_jax.config import (
     OptimConfig,
     TrainConfig,
 )
-from voc2vec_jax.dry_run import dry_run
-from voc2vec_jax.metrics import read_metrics
-from voc2vec_jax.plots import plot_metrics
-from voc2vec_jax.tasks import HubertTask, build_task
-from voc2vec_jax.trainer import fit
-from voc2vec_jax.update import Training
+from voc2vec_jax.distributed import sharding
+from voc2vec_jax.objectives import HubertTask, build_task
+from voc2vec_jax.training.dry_run import dry_run
+from voc2vec_jax.training.log.alarm import LINES, CollapseAlarm, symptoms
+from voc2vec_jax.training.log.curves import plot_metrics
+from voc2vec_jax.training.log.metrics_file import read_metrics
+from voc2vec_jax.training.loop import fit
+from voc2vec_jax.training.update import Training
 
 pytestmark = pytest.mark.unoptimised
 

@@ -15,21 +15,24 @@ LIGHT = {
     f"voc2vec_jax.{name}"
     for name in (
         "config",
-        "model_config",
-        "recipe_config",
-        "run_config",
-        "audio",
-        "audio_decode",
+        "config.model",
+        "config.recipe",
+        "config.run",
+        "config.train",
+        "audio.signal",
+        "audio.decode",
     )
 }
 """What the data pipeline and `--help` load; no JAX in it."""
 BELOW_MODELS = LIGHT | {"voc2vec_jax"}
 """What models may use besides each other."""
-FOR_DATA = {"voc2vec_jax.config", "voc2vec_jax.audio"}
+FOR_DATA = {"voc2vec_jax.config", "voc2vec_jax.audio.signal"}
 """What data pipelines may use of the other package."""
 
 MAX_LINES = 300
-LONGER_FOR_A_REASON: dict[str, str] = {}
+LONGER_FOR_A_REASON: dict[str, str] = {
+    "voc2vec_jax/training/loop.py": "its import lines grew in the move; its errors are to leave it",
+}
 """Path from the root to the argument for its length."""
 
 
@@ -100,8 +103,8 @@ def test_the_reader_sees_every_form_of_import() -> None:
     text = """
 import a, b.c as d
 from e.f import g
-from voc2vec_jax import trainer, __version__
-from . import hub
+from voc2vec_jax import train, __version__
+from .checkpoints import source
 from .models.encoder import Encoder
 def later():
     if True:
@@ -109,13 +112,13 @@ def later():
         importlib.import_module("i.j")
         __import__("k")
 """
-    assert set(imports(text, "voc2vec_jax.train")) == {
+    assert set(imports(text, "voc2vec_jax.here")) == {
         "a",
         "b.c",
         "e.f",
-        "voc2vec_jax.trainer",
+        "voc2vec_jax.train",
         "voc2vec_jax",
-        "voc2vec_jax.hub",
+        "voc2vec_jax.checkpoints.source",
         "voc2vec_jax.models.encoder",
         "h",
         "i.j",
@@ -141,7 +144,7 @@ def test_configuration_and_audio_need_neither_jax_nor_tensorflow(name: str) -> N
 
 def test_only_commands_join_training_and_data() -> None:
     found = offenders(of_packages("voc2vec_jax"), {"data_pipelines"})
-    assert found.keys() == {"voc2vec_jax.train", "voc2vec_jax.evaluate"}
+    assert found.keys() == {"voc2vec_jax.cli.train", "voc2vec_jax.cli.evaluate"}
 
 
 def test_data_pipelines_use_configuration_and_audio_only() -> None:

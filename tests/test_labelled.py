@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
-from data_pipelines.clip_plan import ClipPlan
-from data_pipelines.labelled import class_weights, dropped_files, labelled_clips
-from data_pipelines.store import DataError, from_int16
+from data_pipelines.batches.clip_plan import ClipPlan
+from data_pipelines.batches.fine_tuning import class_weights, dropped_files, labelled_clips
+from data_pipelines.stores.building import DataError, from_int16
 from tests.labelled_corpus import CLASSES, MODEL, corpus
 from voc2vec_jax.config import ClassifyConfig, Config, ConfigError, DataConfig
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.label_build import building, finish
-from data_pipelines.labels import Grid, LabelStore, Manifest, array_sha256
-from data_pipelines.store import Clip, DataError, FlatStore, build_store
+from data_pipelines.frame_labels.building import building, finish
+from data_pipelines.frame_labels.label_store import Grid, LabelStore, Manifest, array_sha256
+from data_pipelines.stores.building import Clip, DataError, FlatStore, build_store
 from voc2vec_jax.config import ConfigError
 
 MFCC_GRID = Grid(400, 160)

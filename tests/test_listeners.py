@@ -11,7 +11,7 @@ import pytest
 
 from tests.test_update import changed
 from voc2vec_jax.config import Config, ConfigError
-from voc2vec_jax.listeners import check_installed, open_listeners
+from voc2vec_jax.training.log.trackers import check_installed, open_listeners
 
 
 def tracked(name: str) -> Config:

@@ -10,18 +10,19 @@ import soundfile
 from flax import nnx
 from sklearn.cluster import KMeans
 
-from data_pipelines.labels import LabelStore
-from data_pipelines.sources import store_from_table
-from data_pipelines.store import FlatStore, from_int16
+from data_pipelines.corpora.sources import store_from_table
+from data_pipelines.frame_labels.label_store import LabelStore
+from data_pipelines.stores.building import FlatStore, from_int16
 from tests.conftest import TINY
 from tools import make_labels
-from voc2vec_jax import features, hub, labelling
-from voc2vec_jax.audio import frames_from_samples
+from voc2vec_jax.audio.mfcc import mfcc
+from voc2vec_jax.audio.signal import frames_from_samples
+from voc2vec_jax.checkpoints import loading
+from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.config import ModelConfig
-from voc2vec_jax.mfcc import mfcc
+from voc2vec_jax.features import frames, labelling
 from voc2vec_jax.models import HubertModel
 from voc2vec_jax.models.parameters import split
-from voc2vec_jax.pretrained import Preprocessor, PretrainedModel
 
 pytestmark = pytest.mark.unoptimised
 
@@ -47,9 +48,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(features, "BATCH_SECONDS", 2.0)
-    monkeypatch.setattr(features, "BUCKET_SECONDS", (1.0,))
-    monkeypatch.setattr(features, "CHUNK_SECONDS", 1.0)
+    monkeypatch.setattr(frames, "BATCH_SECONDS", 2.0)
+    monkeypatch.setattr(frames, "BUCKET_SECONDS", (1.0,))
+    monkeypatch.setattr(frames, "CHUNK_SECONDS", 1.0)
 
 
 def run(folder: Path, out: Path, *options: str, table: str = "clips") -> int:
@@ -123,7 +124,7 @@ def hubert(folder: Path, seed: int = 0) -> PretrainedModel:
     made = PretrainedModel(
         HubertModel, config, params, preprocessor=Preprocessor(), padding="masked"
     )
-    hub.save_pretrained(made, folder)
+    loading.save_pretrained(made, folder)
     return made
 
 
@@ -165,9 +166,9 @@ def test_a_killed_run_goes_on(
 ) -> None:
     assert run(folder, tmp_path / "whole", *MFCC) == 0
     extracted: list[int] = []
-    original = features.MfccFeatures.__call__
+    original = frames.MfccFeatures.__call__
 
-    def count(self: object, waveforms: list, then: features.Then = features.keep) -> list:
+    def count(self: object, waveforms: list, then: frames.Then = frames.keep) -> list:
         if stage in ("sample", "labels") and len(extracted) == (3 if stage == "sample" else 9):
             raise KeyboardInterrupt
         extracted.append(len(waveforms))
@@ -177,7 +178,7 @@ def test_a_killed_run_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(features.MfccFeatures, "__call__", count)
+        patched.setattr(frames.MfccFeatures, "__call__", count)
         if stage == "clusters":
             patched.setattr(labelling, "fit", stop)
         assert run(folder, tmp_path / "labels", *MFCC) == 75

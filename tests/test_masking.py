@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers.models.wav2vec2.modeling_wav2vec2 import _compute_mask_indices
 
 from voc2vec_jax.config import MaskConfig
-from voc2vec_jax.masking import counted_frames, sample_negatives, span_mask
+from voc2vec_jax.objectives.masking import counted_frames, sample_negatives, span_mask
 
 TOTAL = 2_000
 SAMPLERS = ("fairseq", "hf")

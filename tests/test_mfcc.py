@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voc2vec_jax.audio import find_audio, load_audio
-from voc2vec_jax.mfcc import WIDTH, mfcc
+from voc2vec_jax.audio.mfcc import WIDTH, mfcc
+from voc2vec_jax.audio.signal import find_audio, load_audio
 
 BOUND = 1e-3
 """On values of up to 100."""

@@ -17,13 +17,18 @@ from torch.nn import functional
 
 from tests.conftest import ARCHITECTURES, NO_DROPOUT, TINY
 from tests.reference import clips, hf_model, sample_mask, tensors_of
-from voc2vec_jax import convert, losses
+from voc2vec_jax.checkpoints import convert
 from voc2vec_jax.config import Config, ModelConfig, ObjectiveConfig
-from voc2vec_jax.losses import code_use, contrastive_loss, diversity_loss, feature_penalty
 from voc2vec_jax.models import Wav2Vec2ForPreTraining, Wav2Vec2Model
 from voc2vec_jax.models.parameters import Params, describe, merge, split
 from voc2vec_jax.models.quantizer import GumbelVectorQuantizer, Quantized
-from voc2vec_jax.tasks import Draws, Metrics, Wav2Vec2Task
+from voc2vec_jax.objectives import Draws, Metrics, Wav2Vec2Task, losses
+from voc2vec_jax.objectives.losses import (
+    code_use,
+    contrastive_loss,
+    diversity_loss,
+    feature_penalty,
+)
 
 
 def draws_for(task: Wav2Vec2Task, lengths: np.ndarray, samples: int, seed: int) -> Draws:

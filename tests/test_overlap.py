@@ -11,11 +11,11 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from data_pipelines.fingerprint import Fingerprint, FingerprintIndex, fingerprint
-from data_pipelines.overlap import find_overlaps
-from data_pipelines.prepare import prepare_dataset
-from data_pipelines.store import Clip, DataError, FlatStore, build_store, to_int16
-from data_pipelines.synthetic import synthetic_corpus
+from data_pipelines.preparation.fingerprint import Fingerprint, FingerprintIndex, fingerprint
+from data_pipelines.preparation.overlap import find_overlaps
+from data_pipelines.preparation.prepare import prepare_dataset
+from data_pipelines.stores.building import Clip, DataError, FlatStore, build_store, to_int16
+from data_pipelines.synthetic.corpus import synthetic_corpus
 from tools.find_overlap import BAD_DATA, DONE, WRONG_USAGE, main
 
 Waveform = NDArray[np.float32]

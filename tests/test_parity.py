@@ -8,7 +8,7 @@ import torch
 
 from tests.conftest import ARCHITECTURES
 from tests.reference import clips, hf_model, sample_mask, tensors_of
-from voc2vec_jax import convert
+from voc2vec_jax.checkpoints import convert
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.models import ModelOutput, Wav2Vec2Model
 from voc2vec_jax.models.parameters import Params, describe, merge

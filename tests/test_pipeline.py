@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipelines.augment import Augmentation
-from data_pipelines.pipeline import Batch, ClassLabels, Share, batches
-from data_pipelines.plan import BatchPlan
-from data_pipelines.store import Clip, DataError, FlatStore, build_store, from_int16
-from voc2vec_jax.audio import normalize, pad_batch
+from data_pipelines.batches.augment import Augmentation
+from data_pipelines.batches.pipeline import Batch, ClassLabels, Share, batches
+from data_pipelines.batches.window_plan import BatchPlan
+from data_pipelines.stores.building import Clip, DataError, FlatStore, build_store, from_int16
+from voc2vec_jax.audio.signal import normalize, pad_batch
 from voc2vec_jax.config import ConfigError, DataConfig
 
 DATA = DataConfig(

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from data_pipelines.plan import BatchPlan, PlannedBatch
-from voc2vec_jax.audio import MIN_SAMPLES, SAMPLE_RATE
+from data_pipelines.batches.window_plan import BatchPlan, PlannedBatch
+from voc2vec_jax.audio.signal import MIN_SAMPLES, SAMPLE_RATE
 from voc2vec_jax.config import DataConfig
 
 # Short buckets make long clips, which are cut, cheap and common.

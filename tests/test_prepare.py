@@ -17,11 +17,11 @@ import pytest
 import soundfile
 import tensorflow_datasets as tfds
 
-from data_pipelines.prepare import builder_class, make_builder, prepare_dataset
-from data_pipelines.prepared import dataset_names, find_prepared, open_prepared
-from data_pipelines.sources import open_corpus
-from data_pipelines.store import DataError
-from data_pipelines.training import open_training_corpus
+from data_pipelines.batches.pretraining import open_training_corpus
+from data_pipelines.corpora.prepared import dataset_names, find_prepared, open_prepared
+from data_pipelines.corpora.sources import open_corpus
+from data_pipelines.preparation.prepare import builder_class, make_builder, prepare_dataset
+from data_pipelines.stores.building import DataError
 from tools.prepare_data import BAD_DATA, DONE, WRONG_USAGE, main
 from voc2vec_jax.config import ConfigError, DataConfig
 

@@ -17,16 +17,16 @@ from tests.conftest import ARCHITECTURES, TINY
 from tests.reference import clips, hf_model, sample_mask
 from tests.test_hubert import LABELS, batch_of, draws_for
 from tools import convert_weights, verify_parity
-from voc2vec_jax import hub, orbax_weights
+from voc2vec_jax.checkpoints import loading, orbax_weights
+from voc2vec_jax.checkpoints.convert import ConversionError
+from voc2vec_jax.checkpoints.formats.huggingface import CheckpointError
+from voc2vec_jax.checkpoints.hubert_head import FILE
+from voc2vec_jax.checkpoints.loading import from_pretrained, save_pretrained
+from voc2vec_jax.checkpoints.pretrained import FreshHeadError, Preprocessor, PretrainedModel
 from voc2vec_jax.config import Config, ModelConfig, ObjectiveConfig
-from voc2vec_jax.convert import ConversionError
-from voc2vec_jax.hub import from_pretrained, save_pretrained
 from voc2vec_jax.models import HubertForPreTraining, HubertModel
 from voc2vec_jax.models.parameters import Params, describe, merge, split
-from voc2vec_jax.pretrained import FreshHeadError, Preprocessor, PretrainedModel
-from voc2vec_jax.pretraining_head import FILE
-from voc2vec_jax.tasks import HubertTask
-from voc2vec_jax.tensor_files import CheckpointError
+from voc2vec_jax.objectives import HubertTask
 
 HEAD = {"final_proj.weight": (9, 32), "final_proj.bias": (9,), "label_embs_concat": (11, 9)}
 NEW = {"final_proj.kernel", "final_proj.bias", "label_embs_concat"}
@@ -135,10 +135,10 @@ def task_of(label_embeddings: str, **fields: object) -> HubertTask:
     )
 
 
-def started(task: HubertTask, source: Path) -> tuple[Params, hub.convert.Ledger]:
+def started(task: HubertTask, source: Path) -> tuple[Params, loading.convert.Ledger]:
     """What a run that starts from `source` begins with, and what it says of it."""
     model = task.config.model
-    given, ledger = hub.load_params(source, task.architecture, model, redrawn=task.redrawn)
+    given, ledger = loading.load_params(source, task.architecture, model, redrawn=task.redrawn)
     _, fresh = split(task.init(jax.random.key(5)))
     return {**fresh, **{path: jnp.asarray(value) for path, value in given.items()}}, ledger
 
@@ -221,7 +221,7 @@ def test_a_head_that_cannot_be_written_leaves_the_folder_as_it_was(
         path.write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("voc2vec_jax.pretraining_head.save_file", full)
+    monkeypatch.setattr("voc2vec_jax.checkpoints.hubert_head.save_file", full)
     with pytest.raises(OSError, match="No space"):
         save_pretrained(model_of(config_of(), seed=1), folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -229,7 +229,7 @@ def test_a_head_that_cannot_be_written_leaves_the_folder_as_it_was(
 
 def test_a_fresh_head_is_not_written(tmp_path: Path) -> None:
     model = model_of(config_of())
-    model.ledger = hub.convert.Ledger(kept=(), new=("label_embs_concat",))
+    model.ledger = loading.convert.Ledger(kept=(), new=("label_embs_concat",))
     with pytest.raises(FreshHeadError, match="label_embs_concat"):
         save_pretrained(model, tmp_path / "b")
 

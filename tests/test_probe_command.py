@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from data_pipelines.synthetic import CLASSES, write_wavs
+from data_pipelines.synthetic.corpus import CLASSES, write_wavs
 from tests.conftest import ARCHITECTURES, TINY
 from tools import probe
-from voc2vec_jax import probing
+from voc2vec_jax.checkpoints.loading import save_pretrained
+from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.config import ModelConfig
-from voc2vec_jax.hub import save_pretrained
+from voc2vec_jax.evaluation import probing
 from voc2vec_jax.models import Wav2Vec2Model
-from voc2vec_jax.pretrained import Preprocessor, PretrainedModel
 
 pytestmark = pytest.mark.unoptimised
 

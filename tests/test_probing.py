@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.synthetic import SyntheticClip, synthetic_corpus
+from data_pipelines.synthetic.corpus import SyntheticClip, synthetic_corpus
 from tests.conftest import ARCHITECTURES, TINY
-from voc2vec_jax import probing
-from voc2vec_jax.clip_vectors import mfcc_statistics
+from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.config import ModelConfig
+from voc2vec_jax.evaluation import probing
+from voc2vec_jax.evaluation.clip_vectors import mfcc_statistics
 from voc2vec_jax.models import ModelOutput, Wav2Vec2Model
 from voc2vec_jax.models.parameters import describe
-from voc2vec_jax.pretrained import Preprocessor, PretrainedModel
 
 pytestmark = pytest.mark.unoptimised
 

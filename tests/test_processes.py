@@ -29,13 +29,13 @@ from tests.small_run import (
     state_of,
     train_command,
 )
-from voc2vec_jax import processes, sharding
-from voc2vec_jax.checkpoint import Checkpoints
+from voc2vec_jax.checkpoints.orbax import Checkpoints
+from voc2vec_jax.cli.train import BAD_DATA, FAILED, PREEMPTED, WRONG_USAGE, main, parse
 from voc2vec_jax.config import ConfigError
-from voc2vec_jax.processes import LOST_ANOTHER, Processes
-from voc2vec_jax.start import newest_step
-from voc2vec_jax.train import BAD_DATA, FAILED, PREEMPTED, WRONG_USAGE, main, parse
-from voc2vec_jax.workdir_lock import LOCK, WorkdirLock
+from voc2vec_jax.distributed import processes, sharding
+from voc2vec_jax.distributed.lock import LOCK, WorkdirLock
+from voc2vec_jax.distributed.processes import LOST_ANOTHER, Processes
+from voc2vec_jax.training.starting_point import newest_step
 
 FSDP = ("--mesh.data", "2", "--mesh.fsdp", "2")
 LAST = 8

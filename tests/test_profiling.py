@@ -9,12 +9,12 @@ import pytest
 
 from tests.test_first_step import CONFIG
 from tests.test_trainer import Clips, figures
-from voc2vec_jax import sharding
 from voc2vec_jax.config import ConfigError
-from voc2vec_jax.profiling import profiled_steps
-from voc2vec_jax.tasks import Wav2Vec2Task
-from voc2vec_jax.trainer import PreemptedError, fit
-from voc2vec_jax.update import Training
+from voc2vec_jax.distributed import sharding
+from voc2vec_jax.objectives import Wav2Vec2Task
+from voc2vec_jax.training.log.profiler import profiled_steps
+from voc2vec_jax.training.loop import PreemptedError, fit
+from voc2vec_jax.training.update import Training
 
 pytestmark = pytest.mark.unoptimised
 

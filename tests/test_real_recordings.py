@@ -11,10 +11,10 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from data_pipelines.fingerprint import FingerprintIndex, fingerprint
-from data_pipelines.prepare import prepare_dataset, prepare_table
-from data_pipelines.store import to_int16
-from voc2vec_jax.audio import load_audio
+from data_pipelines.preparation.fingerprint import FingerprintIndex, fingerprint
+from data_pipelines.preparation.prepare import prepare_dataset, prepare_table
+from data_pipelines.stores.building import to_int16
+from voc2vec_jax.audio.signal import load_audio
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import pytest
 from tests.conftest import ARCHITECTURES
 from tests.meshes import CONFIG, batch_of
 from tests.test_update import changed
-from voc2vec_jax import sharding
 from voc2vec_jax.config import Config, ConfigError, MeshConfig
+from voc2vec_jax.config.train import Remat
+from voc2vec_jax.distributed import sharding
 from voc2vec_jax.models.parameters import Params
-from voc2vec_jax.run_config import Remat
-from voc2vec_jax.tasks import Wav2Vec2Task
-from voc2vec_jax.update import Training
+from voc2vec_jax.objectives import Wav2Vec2Task
+from voc2vec_jax.training.update import Training
 
 
 def training_of(config: Config, remat: Remat) -> Training:

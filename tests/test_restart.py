@@ -11,16 +11,17 @@ import pytest
 
 from tests.reference import clips
 from tests.test_trainer import CONFIG, Clips, run
-from voc2vec_jax import hub, sharding
-from voc2vec_jax.checkpoint import CheckpointMismatchError
+from voc2vec_jax.checkpoints import loading
+from voc2vec_jax.checkpoints.orbax import CheckpointMismatchError
+from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.config import Config, ConfigError, ObjectiveConfig
-from voc2vec_jax.metrics import read_metrics
+from voc2vec_jax.distributed import sharding
 from voc2vec_jax.models import Wav2Vec2ForPreTraining
 from voc2vec_jax.models.parameters import describe, merge, split
-from voc2vec_jax.pretrained import Preprocessor, PretrainedModel
-from voc2vec_jax.tasks import Wav2Vec2Task
-from voc2vec_jax.trainer import fit
-from voc2vec_jax.update import Training
+from voc2vec_jax.objectives import Wav2Vec2Task
+from voc2vec_jax.training.log.metrics_file import read_metrics
+from voc2vec_jax.training.loop import fit
+from voc2vec_jax.training.update import Training
 
 pytestmark = pytest.mark.unoptimised
 
@@ -69,7 +70,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = PretrainedModel(
         Wav2Vec2ForPreTraining, CONFIG.model, params, preprocessor=Preprocessor()
     )
-    hub.save_pretrained(model, folder)
+    loading.save_pretrained(model, folder)
     return folder
 
 
@@ -78,7 +79,9 @@ def test_a_restart_keeps_or_redraws_the_codebook(source: Path, codebook: str) ->
     objective = ObjectiveConfig(codebook=codebook, gumbel_temperature_start=0.75)
     config = dataclasses.replace(CONFIG, objective=objective)
     task = Wav2Vec2Task(config)
-    given, ledger = hub.load_params(source, task.architecture, config.model, redrawn=task.redrawn)
+    given, ledger = loading.load_params(
+        source, task.architecture, config.model, redrawn=task.redrawn
+    )
     state = training_of(config).initial_state(given)
     fresh = training_of(config).initial_state()
     _, theirs = split(task.init(jax.random.key(77)))

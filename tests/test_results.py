@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from voc2vec_jax.config import ConfigError
-from voc2vec_jax.results import (
+from voc2vec_jax.evaluation.results import (
     Evaluation,
     FoldResult,
     ResultsError,

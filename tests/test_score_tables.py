@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from tests.test_results import CLASSES, make_evaluation, make_fold
-from voc2vec_jax import published
-from voc2vec_jax.evaluation_report import load_evaluation, summarise, write_report
-from voc2vec_jax.folds import SELECTION_ON_TEST
-from voc2vec_jax.results import ResultsError, fold_path, save_fold
-from voc2vec_jax.score_plots import plot_confusion, plot_recalls
-from voc2vec_jax.score_tables import (
+from voc2vec_jax.evaluation import published
+from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST
+from voc2vec_jax.evaluation.plots import plot_confusion, plot_recalls
+from voc2vec_jax.evaluation.report import load_evaluation, summarise, write_report
+from voc2vec_jax.evaluation.results import ResultsError, fold_path, save_fold
+from voc2vec_jax.evaluation.significance import compare_all
+from voc2vec_jax.evaluation.tables import (
     Scored,
     Table,
     gap_table,
@@ -19,7 +20,6 @@ from voc2vec_jax.score_tables import (
     pooled_table,
     significance_table,
 )
-from voc2vec_jax.significance import compare_all
 
 
 def scored(model: str, dataset: str, protocol: str = "grouped", folds: int = 3) -> Scored:

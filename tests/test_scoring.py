@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from voc2vec_jax.scoring import (
+from voc2vec_jax.evaluation.scores import (
     Scores,
     confusion,
     intervals,

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.test_results import make_evaluation, make_fold
-from voc2vec_jax.results import FoldResult, ResultsError
-from voc2vec_jax.significance import compare_all, corrected_t, fold_scores, holm
+from voc2vec_jax.evaluation.results import FoldResult, ResultsError
+from voc2vec_jax.evaluation.significance import compare_all, corrected_t, fold_scores, holm
 
 
 def test_without_shared_training_clips_it_is_students_test() -> None:

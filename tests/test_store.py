@@ -14,10 +14,9 @@ import pytest
 import soundfile
 from rich.console import Console
 
-from data_pipelines import decode
-from data_pipelines.report import Expected, plot_durations, report_table
-from data_pipelines.sources import open_corpus, store_from_folder, store_from_table
-from data_pipelines.store import (
+from data_pipelines.corpora.sources import open_corpus, store_from_folder, store_from_table
+from data_pipelines.stores import decode
+from data_pipelines.stores.building import (
     Clip,
     DataError,
     FlatStore,
@@ -26,8 +25,9 @@ from data_pipelines.store import (
     from_int16,
     to_int16,
 )
-from data_pipelines.synthetic import CLASSES, SyntheticClip
-from voc2vec_jax.audio import load_audio, normalize
+from data_pipelines.stores.report import Expected, plot_durations, report_table
+from data_pipelines.synthetic.corpus import CLASSES, SyntheticClip
+from voc2vec_jax.audio.signal import load_audio, normalize
 from voc2vec_jax.config import ConfigError, DataConfig
 
 
@@ -418,7 +418,7 @@ def test_open_corpus_picks_the_source(
 def test_synthetic_corpus(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waveforms = [from_int16(noise(700 + label, label)) for label in range(len(CLASSES))]
     clips = [SyntheticClip(f"c{i}", i, f"s{i % 2}", w) for i, w in enumerate(waveforms)]
-    monkeypatch.setattr("data_pipelines.synthetic.synthetic_corpus", lambda **_: iter(clips))
+    monkeypatch.setattr("data_pipelines.synthetic.corpus.synthetic_corpus", lambda **_: iter(clips))
     data = DataConfig(name="synthetic", data_dir=str(cache))
     store = open_corpus(data)
     assert store.class_names == list(CLASSES)

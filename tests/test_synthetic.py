@@ -21,7 +21,7 @@ from sklearn.model_selection import LeaveOneGroupOut, StratifiedKFold, cross_val
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from data_pipelines.synthetic import (
+from data_pipelines.synthetic.corpus import (
     CLASSES,
     SAMPLE_RATE,
     SyntheticClip,
@@ -133,7 +133,7 @@ def test_speakers_beyond_the_default_eight(speaker: int) -> None:
 def test_another_process_and_order_give_the_same_bytes() -> None:
     keys = [(label, label % 3, 1, 7) for label in range(len(CLASSES))]
     program = (
-        "from data_pipelines.synthetic import synthesize; from hashlib import sha256\n"
+        "from data_pipelines.synthetic.corpus import synthesize; from hashlib import sha256\n"
         f"for key in {keys[::-1]}:\n"
         "    x = synthesize(*key)\n"
         "    print(sha256((x * 32768).astype('<i2').tobytes()).hexdigest())\n"

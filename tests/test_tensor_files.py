@@ -15,12 +15,11 @@ from safetensors.numpy import load_file, save_file
 
 from tests.conftest import ARCHITECTURES, TINY
 from tests.reference import hf_model
-from voc2vec_jax import convert, from_pretrained, hub, tensor_files
-from voc2vec_jax.config import ModelConfig
-from voc2vec_jax.convert import Tensors
-from voc2vec_jax.models import Wav2Vec2Model
-from voc2vec_jax.models.parameters import describe
-from voc2vec_jax.tensor_files import (
+from voc2vec_jax import from_pretrained
+from voc2vec_jax.checkpoints import convert, loading
+from voc2vec_jax.checkpoints.convert import Tensors
+from voc2vec_jax.checkpoints.formats import huggingface
+from voc2vec_jax.checkpoints.formats.huggingface import (
     SAFETENSORS,
     SAFETENSORS_INDEX,
     TORCH_BIN,
@@ -30,6 +29,9 @@ from voc2vec_jax.tensor_files import (
     write_tensors,
     writing_tensors,
 )
+from voc2vec_jax.config import ModelConfig
+from voc2vec_jax.models import Wav2Vec2Model
+from voc2vec_jax.models.parameters import describe
 
 
 class Attack:
@@ -81,7 +83,7 @@ def test_other_float_types_load_as_float32(folder: Path, dtype: torch.dtype) -> 
 
 def test_safetensors_win_where_both_exist(folder: Path) -> None:
     expected = from_pretrained(folder).params
-    hub.save_pretrained(from_pretrained(folder), folder)
+    loading.save_pretrained(from_pretrained(folder), folder)
     (folder / TORCH_BIN).write_bytes(b"garbage")
     for path, value in from_pretrained(folder).params.items():
         np.testing.assert_array_equal(value, expected[path])
@@ -115,7 +117,7 @@ def test_a_hub_revision_gives_safetensors_or_else_the_pytorch_file(
         return str(folder)
 
     if has_safetensors:
-        hub.save_pretrained(from_pretrained(folder), folder)
+        loading.save_pretrained(from_pretrained(folder), folder)
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     from_pretrained("hf:org/name", revision="refs/pr/1")
     expected = [["*.json", "model*.safetensors", "pretraining_head.safetensors"]]
@@ -270,7 +272,7 @@ def test_what_fails_before_all_bytes_are_there_changes_nothing(
             raise SafetensorError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(tensor_files, "save_file", fill_disk)
+        patch.setattr(huggingface, "save_file", fill_disk)
         with pytest.raises(OSError, match=r"\.part: could not be written .*No space.*; make room"):
             write_tensors(tmp_path, others, limit)
 

@@ -22,8 +22,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from voc2vec_jax.plain_pickle import Global, Opaque
-from voc2vec_jax.torch_files import LEGACY_MAGIC, LEGACY_PROTOCOL, CheckpointError, read_torch
+from voc2vec_jax.checkpoints.formats.plain_pickle import Global, Opaque
+from voc2vec_jax.checkpoints.formats.pytorch import (
+    LEGACY_MAGIC,
+    LEGACY_PROTOCOL,
+    CheckpointError,
+    read_torch,
+)
 
 ZIP, LEGACY = True, False
 BOTH = pytest.mark.parametrize("zipped", [ZIP, LEGACY], ids=["zip", "legacy"])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines.flat_store import FlatStore
-from data_pipelines.prepare import prepare_folder
-from data_pipelines.prepared import open_prepared
+from data_pipelines.corpora.prepared import open_prepared
+from data_pipelines.preparation.prepare import prepare_folder
+from data_pipelines.stores.flat_store import FlatStore
 
 
 def tone(seconds: float, rate: int, hertz: float = 440.0) -> np.ndarray:

@@ -10,12 +10,13 @@ import soundfile
 import transformers
 
 from tests.labelled_corpus import CLASSES, MODEL, waveforms
-from voc2vec_jax import sharding, train
+from voc2vec_jax.checkpoints.loading import from_pretrained
+from voc2vec_jax.cli import train
 from voc2vec_jax.config import ClassifyConfig, Config, ConfigError, OptimConfig, TrainConfig
-from voc2vec_jax.hub import from_pretrained
-from voc2vec_jax.metrics import read_metrics
-from voc2vec_jax.tasks import ClassifyTask
-from voc2vec_jax.update import Training
+from voc2vec_jax.distributed import sharding
+from voc2vec_jax.objectives import ClassifyTask
+from voc2vec_jax.training.log.metrics_file import read_metrics
+from voc2vec_jax.training.update import Training
 
 pytestmark = pytest.mark.unoptimised
 

@@ -19,8 +19,8 @@ from safetensors.numpy import load_file
 
 from tests.small_run import QUICK_TO_COMPILE
 from voc2vec_jax import from_pretrained
+from voc2vec_jax.cli.train import BAD_DATA, DONE, FAILED, PREEMPTED, WRONG_USAGE, main
 from voc2vec_jax.config import Config
-from voc2vec_jax.train import BAD_DATA, DONE, FAILED, PREEMPTED, WRONG_USAGE, main
 
 ROOT = Path(__file__).parents[1]
 CONFIG = """

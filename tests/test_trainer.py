@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from tests.reference import clips
-from voc2vec_jax import sharding
-from voc2vec_jax.checkpoint import (
+from voc2vec_jax.checkpoints.orbax import (
     BestInMemory,
     CheckpointMismatchError,
     Checkpoints,
@@ -30,11 +29,12 @@ from voc2vec_jax.config import (
     OptimConfig,
     TrainConfig,
 )
-from voc2vec_jax.metrics import PARTS, MetricsFile, Window, read_metrics
-from voc2vec_jax.start import Progress
-from voc2vec_jax.tasks import Wav2Vec2Task
-from voc2vec_jax.trainer import PreemptedError, TrainingDivergedError, _Run, fit
-from voc2vec_jax.update import Training
+from voc2vec_jax.distributed import sharding
+from voc2vec_jax.objectives import Wav2Vec2Task
+from voc2vec_jax.training.log.metrics_file import PARTS, MetricsFile, Window, read_metrics
+from voc2vec_jax.training.loop import PreemptedError, TrainingDivergedError, _Run, fit
+from voc2vec_jax.training.starting_point import Progress
+from voc2vec_jax.training.update import Training
 
 pytestmark = pytest.mark.unoptimised
 
@@ -304,7 +304,7 @@ def test_ctrl_c_reaches_all_of_several_processes_as_sigterm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, several: bool
 ) -> None:
     """JAX watches for that, and tells the others."""
-    monkeypatch.setattr("voc2vec_jax.processes.several", lambda: several)
+    monkeypatch.setattr("voc2vec_jax.distributed.processes.several", lambda: several)
     terminated: list[int] = []
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     ours = signal.signal(signal.SIGTERM, lambda number, frame: terminated.append(number))

@@ -13,13 +13,13 @@ from torch.nn import functional
 
 from tests.conftest import NO_DROPOUT
 from tests.reference import clips, hf_model, tensors_of
-from voc2vec_jax import convert
+from voc2vec_jax.checkpoints import convert
 from voc2vec_jax.config import ModelConfig
-from voc2vec_jax.masking import spec_augment
 from voc2vec_jax.models import Wav2Vec2ForPreTraining, Wav2Vec2Model
 from voc2vec_jax.models.architectures import Architecture
 from voc2vec_jax.models.layers import dropout
 from voc2vec_jax.models.parameters import describe, merge
+from voc2vec_jax.objectives.masking import spec_augment
 
 LENGTHS = [9_000, 9_000]
 RATES = {

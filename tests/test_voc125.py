@@ -12,19 +12,19 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines import voc125
-from data_pipelines.flat_store import Clip, DataError, FlatStore
-from data_pipelines.pipeline import Share, batches
-from data_pipelines.plan import BatchPlan, PlannedBatch
-from data_pipelines.prepare import builder_class
-from data_pipelines.sources import open_corpus
-from data_pipelines.store import build_store
-from data_pipelines.training import open_training_corpus
-from data_pipelines.voc125 import mixture_rates, statement
+from data_pipelines.batches.pipeline import Share, batches
+from data_pipelines.batches.pretraining import open_training_corpus
+from data_pipelines.batches.window_plan import BatchPlan, PlannedBatch
+from data_pipelines.corpora import voc125
+from data_pipelines.corpora.sources import open_corpus
+from data_pipelines.corpora.voc125 import mixture_rates, statement
+from data_pipelines.preparation.prepare import builder_class
+from data_pipelines.stores.building import build_store
+from data_pipelines.stores.flat_store import Clip, DataError, FlatStore
 from tests.test_plan import voc125_like
 from tools.prepare_data import BAD_DATA, DONE, main
+from voc2vec_jax.cli.train import load_config
 from voc2vec_jax.config import ConfigError, DataConfig
-from voc2vec_jax.train import load_config
 
 ROOT = Path(__file__).parents[1]
 

@@ -13,8 +13,8 @@ from tests.conftest import ARCHITECTURES, TINY
 from tests.reference import clips, hf_model
 from tests.test_fairseq import save_fairseq
 from tools import convert_weights, verify_parity
+from voc2vec_jax.checkpoints.loading import from_pretrained
 from voc2vec_jax.config import ModelConfig
-from voc2vec_jax.hub import from_pretrained
 from voc2vec_jax.models import Wav2Vec2Model
 from voc2vec_jax.models.architectures import CLASSIFIERS
 

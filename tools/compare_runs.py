@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from voc2vec_jax.metrics import read_metrics
+from voc2vec_jax.training.log.metrics_file import read_metrics
 
 PANELS = (
     "contrastive_loss",

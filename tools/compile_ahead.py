@@ -27,8 +27,8 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
+from voc2vec_jax.cli.train import named_config
 from voc2vec_jax.config import Config, ConfigError
-from voc2vec_jax.train import named_config
 
 DONE, WRONG_USAGE = 0, 2
 
@@ -110,7 +110,7 @@ def compile_ahead(arguments: Arguments) -> None:
     """
     prepare_environment(arguments.topology)
     from tools.ahead import display
-    from voc2vec_jax.results import write_json
+    from voc2vec_jax.evaluation.results import write_json
 
     console, done = Console(stderr=arguments.json), []
     for report in reports(arguments):

@@ -20,13 +20,13 @@ from typing import Annotated, Literal
 
 import tyro
 
-from voc2vec_jax import orbax_weights
-from voc2vec_jax.checkpoint_source import read_source
+from voc2vec_jax.checkpoints import orbax_weights
+from voc2vec_jax.checkpoints.convert import ConversionError
+from voc2vec_jax.checkpoints.formats.huggingface import CheckpointError
+from voc2vec_jax.checkpoints.loading import from_pretrained, save_pretrained
+from voc2vec_jax.checkpoints.source import read_source
 from voc2vec_jax.config import ConfigError
-from voc2vec_jax.convert import ConversionError
-from voc2vec_jax.hub import from_pretrained, save_pretrained
 from voc2vec_jax.models.architectures import ENCODERS
-from voc2vec_jax.tensor_files import CheckpointError
 
 
 @dataclass(frozen=True)

@@ -22,19 +22,20 @@ from typing import Annotated, Any
 
 import tyro
 
-from data_pipelines.sources import default_data_dir
-from data_pipelines.store import DataError
+from data_pipelines.corpora.sources import default_data_dir
+from data_pipelines.stores.building import DataError
 from tools.evaluation.corpora import open_labelled
 from tools.evaluation.rows import ModelRuns, host_rows, named
-from voc2vec_jax import published
-from voc2vec_jax.clip_vectors import FeaturesError
 from voc2vec_jax.config import ConfigError
-from voc2vec_jax.cross_validation import LabelledCorpus, cross_validate
-from voc2vec_jax.evaluation_report import finite, report, summarise
-from voc2vec_jax.folds import Protocol, UnlabelledError, divide
-from voc2vec_jax.results import Evaluation, FoldResult, ResultsError, write_json
-from voc2vec_jax.score_plots import plot_confusion, plot_recalls
-from voc2vec_jax.score_tables import (
+from voc2vec_jax.evaluation import published
+from voc2vec_jax.evaluation.clip_vectors import FeaturesError
+from voc2vec_jax.evaluation.cross_validation import LabelledCorpus, cross_validate
+from voc2vec_jax.evaluation.folds import Protocol, UnlabelledError, divide
+from voc2vec_jax.evaluation.plots import plot_confusion, plot_recalls
+from voc2vec_jax.evaluation.report import finite, report, summarise
+from voc2vec_jax.evaluation.results import Evaluation, FoldResult, ResultsError, write_json
+from voc2vec_jax.evaluation.significance import PairedTest, compare_all
+from voc2vec_jax.evaluation.tables import (
     Scoreboard,
     Scored,
     Table,
@@ -43,7 +44,6 @@ from voc2vec_jax.score_tables import (
     pooled_table,
     significance_table,
 )
-from voc2vec_jax.significance import PairedTest, compare_all
 
 FAILED, WRONG_USAGE, BAD_DATA = 1, 2, 3
 Boards = dict[Protocol, dict[tuple[str, str], Scored]]

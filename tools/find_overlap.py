@@ -21,9 +21,9 @@ from typing import Annotated
 
 import tyro
 
-from data_pipelines.flat_store import DataError, FlatStore
-from data_pipelines.overlap import Overlap, find_overlaps
-from data_pipelines.sources import default_data_dir, open_corpus
+from data_pipelines.corpora.sources import default_data_dir, open_corpus
+from data_pipelines.preparation.overlap import Overlap, find_overlaps
+from data_pipelines.stores.flat_store import DataError, FlatStore
 from voc2vec_jax.config import ConfigError, DataConfig
 
 DONE, FAILED, WRONG_USAGE, BAD_DATA = 0, 1, 2, 3

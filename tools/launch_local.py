@@ -26,8 +26,8 @@ from typing import TextIO
 
 import tyro
 
-from voc2vec_jax.processes import LOST_ANOTHER
-from voc2vec_jax.train import DONE, PREEMPTED, WRONG_USAGE
+from voc2vec_jax.cli.train import DONE, PREEMPTED, WRONG_USAGE
+from voc2vec_jax.distributed.processes import LOST_ANOTHER
 
 POLL_SECONDS = 0.1
 

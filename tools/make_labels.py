@@ -37,18 +37,24 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from data_pipelines import fairseq_labels
-from data_pipelines.flat_store import DataError, FlatStore, from_int16
-from data_pipelines.label_build import LabelBuild, building, finish
-from data_pipelines.labels import MAX_CLUSTERS, Grid, LabelStore, Manifest, array_sha256
-from data_pipelines.sources import open_corpus
+from data_pipelines.corpora.sources import open_corpus
+from data_pipelines.frame_labels import fairseq_files
+from data_pipelines.frame_labels.building import LabelBuild, building, finish
+from data_pipelines.frame_labels.label_store import (
+    MAX_CLUSTERS,
+    Grid,
+    LabelStore,
+    Manifest,
+    array_sha256,
+)
+from data_pipelines.stores.flat_store import DataError, FlatStore, from_int16
 from voc2vec_jax.config import ConfigError, DataConfig
 
 DONE, FAILED, WRONG_USAGE, BAD_DATA, STOPPED = 0, 1, 2, 3, 75
 FAIRSEQ_SPLIT = "train"
 
 if TYPE_CHECKING:  # the rest of JAX is loaded when it is needed, so that --help answers at once
-    from voc2vec_jax.features import Features
+    from voc2vec_jax.features.frames import Features
 
 
 @dataclass(frozen=True)
@@ -116,19 +122,19 @@ def make(arguments: Arguments) -> LabelStore:
     corpus = open_corpus(data)
     if arguments.from_fairseq is not None:
         assert arguments.rate_hz is not None
-        store = fairseq_labels.read(
+        store = fairseq_files.read(
             arguments.from_fairseq, FAIRSEQ_SPLIT, corpus, arguments.rate_hz, arguments.out
         )
     else:
         store = _compute(arguments, corpus)
     if arguments.to_fairseq is not None:
-        fairseq_labels.write(store, corpus, arguments.to_fairseq, FAIRSEQ_SPLIT)
+        fairseq_files.write(store, corpus, arguments.to_fairseq, FAIRSEQ_SPLIT)
     return store
 
 
 def _compute(arguments: Arguments, corpus: FlatStore) -> LabelStore:
-    from voc2vec_jax import labelling
-    from voc2vec_jax.clusters import KMeansSettings
+    from voc2vec_jax.features import labelling
+    from voc2vec_jax.features.kmeans import KMeansSettings
 
     fitted = LabelStore.open(arguments.assign_with) if arguments.assign_with else None
     name = fitted.manifest.features if fitted else arguments.features
@@ -197,7 +203,7 @@ def _assign(
     centroids: NDArray[np.float32],
     progress: Progress,
 ) -> None:
-    from voc2vec_jax.labelling import label_clips
+    from voc2vec_jax.features.labelling import label_clips
 
     done = build.counts >= 0
     bar = progress.add_task("Labels", total=len(done), completed=int(done.sum()))
@@ -211,7 +217,7 @@ def _assign(
 
 
 def _quality(build: LabelBuild, corpus: FlatStore, clusters: int) -> dict[str, Any]:
-    from voc2vec_jax.clusters import Tally, quality
+    from voc2vec_jax.features.kmeans import Tally, quality
 
     tally = Tally(clusters, len(corpus.class_names))
     for clip, labels in build.read():
@@ -238,8 +244,8 @@ def report(store: LabelStore) -> str:
 
 def _exit_code(error: Exception) -> int | None:
     """The documented exit code of an expected error; None for a bug, which keeps its traceback."""
-    from voc2vec_jax.convert import ConversionError
-    from voc2vec_jax.tensor_files import CheckpointError
+    from voc2vec_jax.checkpoints.convert import ConversionError
+    from voc2vec_jax.checkpoints.formats.huggingface import CheckpointError
 
     codes: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
         ((ConfigError,), WRONG_USAGE),

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from voc2vec_jax.metrics import read_events, read_metrics
-from voc2vec_jax.plots import plot_metrics
+from voc2vec_jax.training.log.curves import plot_metrics
+from voc2vec_jax.training.log.metrics_file import read_events, read_metrics
 
 COLUMNS = (
     "step",

@@ -32,11 +32,11 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from data_pipelines import voc125
-from data_pipelines.flat_store import DataError
-from data_pipelines.prepared import dataset_names
-from data_pipelines.report import report_table
-from data_pipelines.sources import default_data_dir
+from data_pipelines.corpora import voc125
+from data_pipelines.corpora.prepared import dataset_names
+from data_pipelines.corpora.sources import default_data_dir
+from data_pipelines.stores.flat_store import DataError
+from data_pipelines.stores.report import report_table
 from voc2vec_jax.config import ConfigError
 
 DONE, FAILED, WRONG_USAGE, BAD_DATA, STOPPED = 0, 1, 2, 3, 75
@@ -74,9 +74,9 @@ class Arguments:
 
 
 def prepare(arguments: Arguments) -> None:
-    """Does what the command line asks for; see `data_pipelines.prepare` for what it raises."""
+    """Does what the command line asks for; see `preparation.prepare` for what it raises."""
     # Imported here, so that --help and a wrong flag answer at once.
-    from data_pipelines.prepare import (
+    from data_pipelines.preparation.prepare import (
         prepare_dataset,
         prepare_folder,
         prepare_table,
@@ -148,7 +148,7 @@ def _compare(reports: Mapping[str, dict[str, Any] | None]) -> Table:
 
 
 def _list() -> Table:
-    from data_pipelines.prepare import builder_class
+    from data_pipelines.preparation.prepare import builder_class
 
     table = Table("name", "clips", "licence", "where to get it", title="Datasets")
     for name in dataset_names():

@@ -17,17 +17,17 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from data_pipelines.store import DataError, FlatStore, from_int16
-from voc2vec_jax import probing
-from voc2vec_jax.checkpoint_source import read_source
-from voc2vec_jax.clip_vectors import mfcc_statistics
+from data_pipelines.stores.building import DataError, FlatStore, from_int16
+from voc2vec_jax.checkpoints.convert import ConversionError
+from voc2vec_jax.checkpoints.formats.huggingface import CheckpointError
+from voc2vec_jax.checkpoints.loading import from_pretrained
+from voc2vec_jax.checkpoints.pretrained import PretrainedModel
+from voc2vec_jax.checkpoints.source import read_source
 from voc2vec_jax.config import ConfigError
-from voc2vec_jax.convert import ConversionError
-from voc2vec_jax.hub import from_pretrained
+from voc2vec_jax.evaluation import probing
+from voc2vec_jax.evaluation.clip_vectors import mfcc_statistics
+from voc2vec_jax.evaluation.scores import Scores
 from voc2vec_jax.models.architectures import ENCODERS
-from voc2vec_jax.pretrained import PretrainedModel
-from voc2vec_jax.scoring import Scores
-from voc2vec_jax.tensor_files import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Row:
 
 def read_clips(arguments: Arguments) -> tuple[FlatStore, list[NDArray[np.float32]]]:
     """The decoded table."""
-    from data_pipelines.sources import store_from_table
+    from data_pipelines.corpora.sources import store_from_table
 
     default = os.environ.get("VOC2VEC_DATA_DIR") or "~/.cache/voc2vec_jax"
     store = store_from_table(arguments.table, Path(arguments.data_dir or default).expanduser())

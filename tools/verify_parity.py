@@ -23,16 +23,16 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from voc2vec_jax.audio import SAMPLE_RATE, pad_batch
-from voc2vec_jax.checkpoint_source import resolve
+from voc2vec_jax.audio.signal import SAMPLE_RATE, pad_batch
+from voc2vec_jax.checkpoints.convert import ConversionError
+from voc2vec_jax.checkpoints.formats.huggingface import CheckpointError
+from voc2vec_jax.checkpoints.loading import from_pretrained, save_pretrained
+from voc2vec_jax.checkpoints.orbax_weights import find_checkpoints
+from voc2vec_jax.checkpoints.pretrained import PretrainedModel
+from voc2vec_jax.checkpoints.source import resolve
 from voc2vec_jax.config import ConfigError
-from voc2vec_jax.convert import ConversionError
-from voc2vec_jax.hub import from_pretrained, save_pretrained
 from voc2vec_jax.models import HubertForPreTraining, HubertModel
 from voc2vec_jax.models.parameters import describe, merge
-from voc2vec_jax.orbax_weights import find_checkpoints
-from voc2vec_jax.pretrained import PretrainedModel
-from voc2vec_jax.tensor_files import CheckpointError
 
 BOUND = 1e-4
 

@@ -11,9 +11,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from voc2vec_jax.audio import AudioError, load_audio, normalize, pad_batch
+    from voc2vec_jax.audio.signal import AudioError, load_audio, normalize, pad_batch
+    from voc2vec_jax.checkpoints.loading import from_pretrained, save_pretrained
+    from voc2vec_jax.checkpoints.pretrained import FreshHeadError, PretrainedModel
     from voc2vec_jax.config import Config, ConfigError, ModelConfig
-    from voc2vec_jax.hub import from_pretrained, save_pretrained
     from voc2vec_jax.models import (
         HubertForPreTraining,
         HubertForSequenceClassification,
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
         Wav2Vec2ForSequenceClassification,
         Wav2Vec2Model,
     )
-    from voc2vec_jax.pretrained import FreshHeadError, PretrainedModel
 
 __version__ = "0.1.0"
 
@@ -47,9 +47,9 @@ __all__ = [
 ]
 
 _MODULES = {
-    "audio": ("AudioError", "load_audio", "normalize", "pad_batch"),
+    "audio.signal": ("AudioError", "load_audio", "normalize", "pad_batch"),
     "config": ("Config", "ConfigError", "ModelConfig"),
-    "hub": ("from_pretrained", "save_pretrained"),
+    "checkpoints.loading": ("from_pretrained", "save_pretrained"),
     "models": (
         "HubertForPreTraining",
         "HubertForSequenceClassification",
@@ -58,7 +58,7 @@ _MODULES = {
         "Wav2Vec2ForSequenceClassification",
         "Wav2Vec2Model",
     ),
-    "pretrained": ("FreshHeadError", "PretrainedModel"),
+    "checkpoints.pretrained": ("FreshHeadError", "PretrainedModel"),
 }
 
 

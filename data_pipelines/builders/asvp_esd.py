@@ -8,10 +8,10 @@ from typing import ClassVar
 import tensorflow_datasets as tfds
 
 from data_pipelines.builders.base import Facts, VocalisationBuilder
+from data_pipelines.builders.download import Deposit
 from data_pipelines.builders.files import File, ManualFiles
 from data_pipelines.builders.found import Found
-from data_pipelines.download import Deposit
-from data_pipelines.report import Expected
+from data_pipelines.stores.report import Expected
 
 # <modality>-<channel>-<emotion>-<intensity>-<statement>-<actor>-…; later fields may be missing.
 NAME = re.compile(r"\d+-(?P<channel>\d+)-(?P<emotion>\d+)(?:[-_]\d+)*")

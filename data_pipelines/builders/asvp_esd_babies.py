@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from data_pipelines.builders.asvp_esd import CITATION, AsvpEsd, AsvpEsdConfig
 from data_pipelines.builders.base import Facts
+from data_pipelines.builders.download import Deposit
 from data_pipelines.builders.files import File
-from data_pipelines.download import Deposit
-from data_pipelines.report import Expected
+from data_pipelines.stores.report import Expected
 
 
 class AsvpEsdBabies(AsvpEsd):

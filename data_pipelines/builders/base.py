@@ -23,15 +23,15 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
+from data_pipelines.builders.download import Source
 from data_pipelines.builders.files import File, ManualFiles
 from data_pipelines.builders.found import Found, without_copies
 from data_pipelines.builders.records import features, record_of
-from data_pipelines.decode import decode_clips
-from data_pipelines.download import Source
-from data_pipelines.flat_store import Clip, DataError, FlatStore
-from data_pipelines.report import Expected, plot_durations
-from data_pipelines.sources import file_states, store_name
-from data_pipelines.store import build_store, write_facts
+from data_pipelines.corpora.sources import file_states, store_name
+from data_pipelines.stores.building import build_store, write_facts
+from data_pipelines.stores.decode import decode_clips
+from data_pipelines.stores.flat_store import Clip, DataError, FlatStore
+from data_pipelines.stores.report import Expected, plot_durations
 
 SPLIT = "train"
 ENTRIES = "entries"

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from data_pipelines.flat_store import DataError
-from voc2vec_jax.audio import AUDIO_SUFFIXES
+from data_pipelines.stores.flat_store import DataError
+from voc2vec_jax.audio.signal import AUDIO_SUFFIXES
 
 DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError),

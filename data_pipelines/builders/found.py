@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from data_pipelines.builders.files import File
-from data_pipelines.flat_store import Clip
+from data_pipelines.stores.flat_store import Clip
 
 Row = TypeVar("Row")
 

@@ -7,10 +7,10 @@ from typing import ClassVar
 import tensorflow_datasets as tfds
 
 from data_pipelines.builders.base import Facts, VocalisationBuilder
+from data_pipelines.builders.download import Archive
 from data_pipelines.builders.files import ManualFiles
 from data_pipelines.builders.found import Found
-from data_pipelines.download import Archive
-from data_pipelines.report import Expected
+from data_pipelines.stores.report import Expected
 
 
 @dataclass(eq=False)

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from data_pipelines.builders.base import Facts, VocalisationBuilder
 from data_pipelines.builders.files import ManualFiles
 from data_pipelines.builders.found import Found
-from data_pipelines.report import Expected
+from data_pipelines.stores.report import Expected
 
 NAME = re.compile(r"[a-z]+_(?P<team>\d+)_[ab]_\d+")
 SAME_PERSON = {"04": "04+22", "22": "04+22"}

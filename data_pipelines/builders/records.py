@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_pipelines.flat_store import Clip, Int16Array
+from data_pipelines.stores.flat_store import Clip, Int16Array
 
 
 def features(class_names: Sequence[str]) -> tfds.features.FeaturesDict:

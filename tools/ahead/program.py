@@ -19,12 +19,12 @@ from tools.ahead.chips import (
     step_time,
 )
 from tools.ahead.topologies import Topology
-from voc2vec_jax import sharding
-from voc2vec_jax.audio import SAMPLE_RATE, frames_from_samples
+from voc2vec_jax.audio.signal import SAMPLE_RATE, frames_from_samples
 from voc2vec_jax.config import Config
-from voc2vec_jax.first_step import bytes_per_device
-from voc2vec_jax.tasks import build_task
-from voc2vec_jax.update import Training
+from voc2vec_jax.distributed import sharding
+from voc2vec_jax.objectives import build_task
+from voc2vec_jax.training.first_step import bytes_per_device
+from voc2vec_jax.training.update import Training
 
 Effort = Literal["low", "default"]
 _OUT_OF_MEMORY = re.compile(

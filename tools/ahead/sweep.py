@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from tools.ahead.program import Request, compile_step
 from voc2vec_jax.config import Config
-from voc2vec_jax.run_config import Remat
+from voc2vec_jax.config.train import Remat
 
 MOST_UNITS = 1_024
 """Beyond so many multiples of the smallest batch nobody asks."""

@@ -10,9 +10,8 @@ import optax
 
 from tools.benchmarking import work
 from tools.benchmarking.work import WORKS, Request, Work
-from voc2vec_jax import features, hub, sharding
-from voc2vec_jax.checkpoint_source import read_source
-from voc2vec_jax.clusters import assigner
+from voc2vec_jax.checkpoints import loading
+from voc2vec_jax.checkpoints.source import read_source
 from voc2vec_jax.config import (
     Config,
     MaskConfig,
@@ -21,10 +20,13 @@ from voc2vec_jax.config import (
     OptimConfig,
     TrainConfig,
 )
+from voc2vec_jax.distributed import sharding
+from voc2vec_jax.features import frames
+from voc2vec_jax.features.kmeans import assigner
 from voc2vec_jax.models import ModelOutput
 from voc2vec_jax.models.parameters import Params, describe, merge
-from voc2vec_jax.tasks import Wav2Vec2Task
-from voc2vec_jax.update import Training
+from voc2vec_jax.objectives import Wav2Vec2Task
+from voc2vec_jax.training.update import Training
 
 jax.devices()  # starting JAX is part of no measurement
 
@@ -47,13 +49,13 @@ def prepare(request: Request) -> Callable[[], float]:
 
 
 def _load(folder: str) -> float:
-    model = hub.from_pretrained(folder)
+    model = loading.from_pretrained(folder)
     values = (np.asarray(value).reshape(-1) for value in model.params.values())
     return float(sum(float(np.vdot(value, value)) for value in values))
 
 
 def _inference(given: Work, folder: str) -> Callable[[], float]:
-    model, waveform = hub.from_pretrained(folder), given.waveform()
+    model, waveform = loading.from_pretrained(folder), given.waveform()
 
     def run() -> float:
         out = model(waveform)
@@ -64,20 +66,20 @@ def _inference(given: Work, folder: str) -> Callable[[], float]:
 
 
 def _labels(given: Work, folder: str) -> Callable[[], float]:
-    model, clips = hub.from_pretrained(folder, padding="masked"), given.waveforms()
-    layer = features.LayerFeatures(model, model.config.num_hidden_layers // 2)
+    model, clips = loading.from_pretrained(folder, padding="masked"), given.waveforms()
+    layer = frames.LayerFeatures(model, model.config.num_hidden_layers // 2)
     assign = assigner(work.centroids(layer.width))
-    plan = features.batches([len(clip) for clip in clips])
+    plan = frames.batches([len(clip) for clip in clips])
 
     def run() -> float:
-        made = features.stream(layer, clips.__getitem__, plan, assign)
+        made = frames.stream(layer, clips.__getitem__, plan, assign)
         return float(np.mean(np.concatenate([labels for batch in made for labels, _ in batch])))
 
     return run
 
 
 def _fine_tuning(given: Work, folder: str) -> Callable[[], float]:
-    model = hub.from_pretrained(folder)
+    model = loading.from_pretrained(folder)
     graphdef, _ = describe(model.architecture, model.config)
     optimizer = optax.adamw(work.LEARNING_RATE, weight_decay=work.WEIGHT_DECAY)
     waveform, labels = given.waveform(), given.labels()
@@ -123,7 +125,7 @@ def _pretraining(given: Work, folder: str) -> Callable[[], float]:
     )
     task = Wav2Vec2Task(config)
     training = Training(config, task, sharding.build_mesh(MeshConfig()))
-    params, _ = hub.load_params(folder, task.architecture, config.model)
+    params, _ = loading.load_params(folder, task.architecture, config.model)
     held = {"state": training.initial_state(params)}
     del params
     waveform = given.waveform()

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
+from voc2vec_jax.cli.evaluate import open_corpus
 from voc2vec_jax.config import DataConfig
-from voc2vec_jax.cross_validation import LabelledCorpus
-from voc2vec_jax.evaluate import open_corpus
+from voc2vec_jax.evaluation.cross_validation import LabelledCorpus
 
 
 def is_table(dataset: str) -> bool:

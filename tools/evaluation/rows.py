@@ -10,12 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from tools.evaluation.corpora import is_table
-from voc2vec_jax.baselines import BASELINES, CLASSIFIERS, baseline, embeddings_row, settings_of
 from voc2vec_jax.config import ConfigError
-from voc2vec_jax.cross_validation import LabelledCorpus, Row
-from voc2vec_jax.evaluation_report import load_evaluation
-from voc2vec_jax.folds import Protocol
-from voc2vec_jax.results import RESULTS, Evaluation
+from voc2vec_jax.evaluation.baselines import (
+    BASELINES,
+    CLASSIFIERS,
+    baseline,
+    embeddings_row,
+    settings_of,
+)
+from voc2vec_jax.evaluation.cross_validation import LabelledCorpus, Row
+from voc2vec_jax.evaluation.folds import Protocol
+from voc2vec_jax.evaluation.report import load_evaluation
+from voc2vec_jax.evaluation.results import RESULTS, Evaluation
 
 EVALUATE = (sys.executable, "-m", "voc2vec_jax.evaluate")
 

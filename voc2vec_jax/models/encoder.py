@@ -9,6 +9,7 @@ from flax import nnx
 from jax.sharding import NamedSharding
 
 from voc2vec_jax.config import ModelConfig
+from voc2vec_jax.config.train import Remat
 from voc2vec_jax.models.layers import (
     dropout,
     encoder_linear,
@@ -18,7 +19,6 @@ from voc2vec_jax.models.layers import (
     torch_linear,
 )
 from voc2vec_jax.models.positional_conv import PositionalConvEmbedding
-from voc2vec_jax.run_config import Remat
 
 
 class FeatureProjection(nnx.Module):

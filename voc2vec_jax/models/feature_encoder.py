@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.nn import initializers
 
-from voc2vec_jax.audio import frames_from_samples
+from voc2vec_jax.audio.signal import frames_from_samples
 from voc2vec_jax.config import ModelConfig
+from voc2vec_jax.config.train import Remat
 from voc2vec_jax.models.convolution import normalised_conv, strided_conv
 from voc2vec_jax.models.layers import gelu, layer_norm, symmetric_uniform
-from voc2vec_jax.run_config import Remat
 
 
 class TimeNorm(nnx.Module):

@@ -1,0 +1,122 @@
+"""Which clips make up a batch of fine-tuning: each of them once an epoch.
+
+A batch holds a number of clips of like length. The last one of each length is filled up with rows
+that are not real, so that all batches of a length have the same shape and no clip counts twice.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipelines.batches.buckets import Bucket, fill_buckets, permutation, random_bits
+from data_pipelines.batches.window_plan import PlannedBatch
+from data_pipelines.stores.building import DataError
+from voc2vec_jax.audio.signal import MIN_SAMPLES, SAMPLE_RATE
+from voc2vec_jax.config import ConfigError, DataConfig
+
+Heard = Literal["crop", "windows", "first"]
+"""Of a clip longer than `max_seconds`: a part drawn anew in each epoch; all of it, in windows of
+equal length; or its beginning."""
+Ints = NDArray[np.integer]
+
+# What a random stream is for; `plan.py` and `buckets.py` have 1 to 4.
+_ROW_ORDER, _BATCH_ORDER, _CROPS = 5, 6, 7
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledBatch(PlannedBatch):
+    """The rows of a batch; those that only fill it up are not real."""
+
+    real: NDArray[np.bool_]
+    """[B]."""
+
+
+class ClipPlan:
+    """The batches of some clips, each a pure function of (seed, step).
+
+    Args:
+        lengths: [all clips] samples at 16 kHz.
+        clips: Index of those that the plan is about.
+        data: Its buckets, and the clips or seconds in a batch.
+        seed: Below 2**32; decides order and crops.
+        heard: What is heard of long clips.
+        shuffled: Another order in each epoch, or always the same.
+
+    Raises:
+        ConfigError: `data.max_seconds` would cut clips into windows without a single frame.
+        DataError: There are no clips.
+    """
+
+    def __init__(
+        self,
+        lengths: Ints,
+        clips: Ints,
+        data: DataConfig,
+        seed: int,
+        *,
+        heard: Heard,
+        shuffled: bool,
+    ):
+        if len(clips) == 0:
+            raise DataError("no clip is left to train or to evaluate on")
+        self.seed, self.heard, self.shuffled = seed, heard, shuffled
+        longest = round(data.max_seconds * SAMPLE_RATE)
+        own = np.asarray(lengths, np.int64)[clips]
+        pieces = -(-own // longest) if heard == "windows" else np.ones_like(own)
+        if np.any(own // pieces < MIN_SAMPLES):
+            raise ConfigError(
+                f"data.max_seconds={data.max_seconds}: windows are at least half as long, and a"
+                f" frame needs {MIN_SAMPLES} samples, so at least {2 * MIN_SAMPLES / SAMPLE_RATE}"
+            )
+        owner = np.repeat(np.arange(len(own)), pieces)
+        place = np.arange(len(owner)) - (np.cumsum(pieces) - pieces)[owner]
+        ends = (place + 1) * own[owner] // pieces[owner]
+        self._clips = np.asarray(clips)[owner].astype(np.int32)
+        self._starts = place * own[owner] // pieces[owner]
+        self._lengths = np.minimum(ends - self._starts, longest).astype(np.int32)
+        self._room = own[owner] - self._lengths if heard == "crop" else np.zeros_like(owner)
+        buckets = np.array([round(s * SAMPLE_RATE) for s in data.used_bucket_seconds])
+        number = np.searchsorted(buckets, self._lengths)
+        self._buckets = fill_buckets(number, np.ones(len(owner)), data)
+        self.clips = len(own)
+        self.batches_per_epoch = sum(bucket.batches for bucket in self._buckets)
+        self.shapes = [(bucket.batch_size, bucket.samples) for bucket in self._buckets]
+        self.heard_seconds_per_epoch = float(self._lengths.sum()) / SAMPLE_RATE
+
+    def batch(self, step: int) -> LabelledBatch:
+        """The batch of a step (0, 1, …), whatever was asked before."""
+        epoch, place = divmod(step, self.batches_per_epoch)
+        if self.shuffled:
+            order = permutation(self.batches_per_epoch, _BATCH_ORDER, self.seed, epoch)
+            place = int(order[place])
+        bucket = self._buckets[0]
+        for bucket in self._buckets:
+            if place < bucket.batches:
+                break
+            place -= bucket.batches
+        rows, real = self._rows(bucket, epoch, place)
+        starts = self._starts[rows]
+        if self.heard == "crop":
+            drawn = random_bits(len(self._clips), _CROPS, self.seed, epoch)[rows]
+            fraction = (drawn >> np.uint64(11)) * 2.0**-53  # [0, 1)
+            starts = starts + (fraction * (self._room[rows] + 1)).astype(np.int64)
+        return LabelledBatch(
+            step=step,
+            epoch=epoch,
+            bucket_samples=bucket.samples,
+            clips=self._clips[rows],
+            starts=starts,
+            lengths=self._lengths[rows],
+            real=real,
+        )
+
+    def _rows(self, bucket: Bucket, epoch: int, place: int) -> tuple[Ints, NDArray[np.bool_]]:
+        """[B] rows of the bucket's batch number `place`, and which are real."""
+        rows = np.sort(bucket.windows)
+        if self.shuffled:
+            rows = rows[permutation(len(rows), _ROW_ORDER, self.seed, epoch, bucket.number)]
+        chosen = rows[place * bucket.batch_size :][: bucket.batch_size]
+        real = np.arange(bucket.batch_size) < len(chosen)
+        return np.resize(chosen, bucket.batch_size), real

@@ -1,0 +1,164 @@
+"""What a training run is handed: the corpus of its configuration, planned and batched."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_pipelines.batches.augment import Augmentation
+from data_pipelines.batches.frame_targets import FrameTargets, open_targets
+from data_pipelines.batches.pipeline import ALL_ROWS, Batch, Joined, Share, batches
+from data_pipelines.batches.window_plan import BatchPlan, long_enough
+from data_pipelines.corpora.held_out import held_out
+from data_pipelines.corpora.sources import open_corpus
+from data_pipelines.corpora.voc125 import mixture_rates
+from data_pipelines.stores.building import FlatStore
+from voc2vec_jax.audio.signal import CONV_KERNELS, CONV_STRIDES
+from voc2vec_jax.config import DataConfig
+
+PLACES = ("name", "folder", "table", "data_dir")
+"""Where a corpus lies; it may move without becoming another one."""
+LABEL_FIELDS = ("labels", "label_rate_hz", "label_alignment")
+"""What they bring about is in the fingerprint of what is joined."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingCorpus:
+    """A corpus under a plan; see `TrainingData` of the loop."""
+
+    store: FlatStore
+    plan: BatchPlan
+    data: DataConfig
+    eval_plan: BatchPlan | None = None
+    """Of the clips that are held out, if any are."""
+    joined: tuple[Joined, ...] = ()
+    """What goes along with the samples."""
+    share: Share = ALL_ROWS
+    """The rows of each batch that this process reads."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal if, and only if, every step reads the same samples."""
+        rules = {k: v for k, v in asdict(self.data).items() if k not in PLACES + LABEL_FIELDS}
+        facts = [self.store.fingerprint, self.plan.seed, rules]
+        facts += [[item.name, item.fingerprint] for item in self.joined]
+        identity = json.dumps(facts, sort_keys=True)
+        return hashlib.sha256(identity.encode()).hexdigest()
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Updates in which the whole corpus is heard."""
+        return self.plan.batches_per_epoch
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Clips in a batch, each number that occurs."""
+        plans = (self.plan, self.eval_plan) if self.eval_plan else (self.plan,)
+        return tuple(sorted({rows for plan in plans for rows, _ in plan.shapes}))
+
+    @property
+    def corpus_hours(self) -> float:
+        """Duration of all clips that are trained on."""
+        return self.plan.heard_seconds_per_epoch / 3600
+
+    def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
+        """The batches of the updates from `start_step` up to `stop_step`, in order."""
+        data, augmentation = self.data, None
+        if data.gain_db or data.noise_snr_db:
+            augmentation = Augmentation(self.plan.seed, data.gain_db, data.noise_snr_db)
+        return self._batches(self.plan, start_step, stop_step, augmentation)
+
+    def eval_batches(self) -> Iterator[Batch]:
+        """The held-out clips, always in the same batches and windows.
+
+        The last batch of each length is filled up with clips that are heard a second time.
+        """
+        if self.eval_plan is None:
+            return iter(())
+        return self._batches(self.eval_plan, 0, self.eval_plan.batches_per_epoch)
+
+    def _batches(
+        self,
+        plan: BatchPlan,
+        start_step: int,
+        stop_step: int,
+        augmentation: Augmentation | None = None,
+    ) -> Iterator[Batch]:
+        return batches(
+            self.store,
+            plan,
+            self.data,
+            joined=self.joined,
+            augmentation=augmentation,
+            start_step=start_step,
+            stop_step=stop_step,
+            share=self.share,
+        )
+
+    def summary(self) -> str:
+        """What is in the corpus, where it lies, and what an epoch hears of it."""
+        lines = []
+        for directory in self.store.directories:
+            report = json.loads((directory / "report.json").read_text(encoding="utf-8"))
+            lines.append(
+                f"corpus={directory} unreadable_files={len(report['dropped'])}"
+                f" ignored_files={report['ignored_files']} (see report.json)"
+            )
+        lines.append(self.plan.summary())
+        if self.eval_plan is not None:
+            lines.append(f"held out: {self.eval_plan.summary()}")
+        lines += [item.labels.summary() for item in self.joined if isinstance(item, FrameTargets)]
+        return "\n".join(lines)
+
+
+def open_training_corpus(
+    data: DataConfig,
+    seed: int,
+    *,
+    conv_kernel: Sequence[int] = CONV_KERNELS,
+    conv_stride: Sequence[int] = CONV_STRIDES,
+    clusters: int | None = None,
+) -> TrainingCorpus:
+    """Decodes the corpus if this is its first use, and plans its batches.
+
+    Args:
+        data: What to read and how to batch it.
+        seed: Decides the order of batches, the cuts of long clips and what is held out.
+        conv_kernel: Of the model that is trained; matters, like `conv_stride`, to `data.labels`.
+        conv_stride: See there.
+        clusters: How many the labels must have; None for any number.
+
+    Raises:
+        ConfigError: No such corpus, or rules that cannot work on it, or labels of another kind.
+        DataError: It cannot be read, nothing of it is long enough, or clips have no labels.
+    """
+    store = open_corpus(data)
+    rates = mixture_rates(store, data.mixture_temperature)
+    usable = long_enough(store.lengths, data)
+    joined: tuple[Joined, ...] = ()
+    if data.labels is not None:
+        targets = open_targets(
+            Path(data.labels).expanduser(),
+            store,
+            usable,
+            conv_kernel=conv_kernel,
+            conv_stride=conv_stride,
+            clusters=clusters,
+            rate_hz=data.label_rate_hz,
+            alignment=data.label_alignment,
+        )
+        joined = (targets,)
+    if data.eval_share == 0 or not np.any(usable):
+        plan = BatchPlan(store.lengths, data, seed, rates)
+        return TrainingCorpus(store, plan, data, joined=joined)
+    held = held_out(store.ids, store.groups, usable, data.eval_share, seed)
+    return TrainingCorpus(
+        store,
+        BatchPlan(store.lengths, data, seed, rates, ~held),
+        data,
+        BatchPlan(store.lengths, data, seed, chosen=held),
+        joined,
+    )

@@ -1,0 +1,1 @@
+"""The label store: to which cluster every frame of a corpus belongs."""

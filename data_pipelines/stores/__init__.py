@@ -1,0 +1,1 @@
+"""The flat store: a corpus decoded once, and read at any place."""

@@ -1,0 +1,1 @@
+"""The corpus that comes with the project: synthetic non-verbal vocal sounds."""

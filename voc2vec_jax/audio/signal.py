@@ -1,0 +1,280 @@
+"""Audio files in, padded batches of 16 kHz mono float32 out; no JAX needed here.
+
+Every way in which a file can be unusable ends in one `AudioError` that names it: a clip is never
+replaced, shortened or skipped in silence.
+"""
+
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from voc2vec_jax.audio.decode import AudioError as AudioError
+from voc2vec_jax.audio.decode import decode
+
+SAMPLE_RATE = 16_000
+CONV_KERNELS = (10, 3, 3, 3, 3, 2, 2)
+CONV_STRIDES = (5, 2, 2, 2, 2, 2, 2)
+# Receptive field of one frame, and the distance between frames, of the stack above.
+MIN_SAMPLES = 1 + sum(
+    (kernel - 1) * math.prod(CONV_STRIDES[:layer]) for layer, kernel in enumerate(CONV_KERNELS)
+)
+HOP_SAMPLES = math.prod(CONV_STRIDES)
+
+# fmt: off
+AUDIO_SUFFIXES = frozenset({
+    ".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff",
+    ".aifc", ".au", ".caf", ".m4a", ".aac", ".3gp", ".amr", ".webm", ".mp4", ".wv",
+})
+# fmt: on
+
+# Every channel but one silent leaves 1 / channels**2 of that one's power in the mean; 30 dB less
+# than that can only come from channels that cancel.
+_CANCELLED_POWER = 1e-3
+
+_Float32 = npt.NDArray[np.float32]
+_Count = TypeVar("_Count")
+
+
+def load_audio(path: str | os.PathLike[str], *, allow_truncated: bool = False) -> _Float32:
+    """Reads a file as 16 kHz mono.
+
+    soundfile decodes what it can; everything else goes to the `ffmpeg` program, if one is on PATH.
+    Channels are averaged, then resampled as by `librosa.load(path, sr=16_000, res_type="soxr_hq")`.
+    Where averaging cancels the signal (antiphase stereo), a warning is given and the channel with
+    the most power is taken.
+
+    A file that holds less than its header says is refused: wav, rf64, w64, aiff, caf, au and flac.
+    The sizes that streaming writers leave (0, or the largest that fits) mean "until the end of the
+    file". mp3, ogg and opus carry no reliable length, so that a cut in one is not noticed; what
+    ffmpeg reads is refused if ffmpeg reports any decoding error.
+
+    Args:
+        path: A local file, of any name.
+        allow_truncated: Return what can be read of a truncated or damaged file.
+
+    Returns:
+        float32 [S], S >= `MIN_SAMPLES`, finite, full scale at +-1.
+
+    Raises:
+        AudioError: The file is missing, unreadable, empty, truncated, not audio, too long, too
+            short, or has non-finite samples.
+    """
+    path = os.fspath(path)
+    samples, rate = decode(path, allow_truncated)
+    if not np.isfinite(samples).all():
+        raise AudioError(path, "has NaN or infinite samples; export it again from its source")
+    waveform = _mix_to_mono(samples, path)
+    if rate != SAMPLE_RATE and waveform.size:
+        import librosa  # takes seconds to import, and 16 kHz files do not need it
+
+        waveform = librosa.resample(
+            waveform, orig_sr=rate, target_sr=SAMPLE_RATE, res_type="soxr_hq"
+        )
+    if len(waveform) < MIN_SAMPLES:
+        raise AudioError(
+            path,
+            f"has {len(waveform)} samples at 16 kHz, fewer than the {MIN_SAMPLES} of one frame; "
+            "leave it out or pad it",
+        )
+    return waveform
+
+
+def normalize(waveform: _Float32) -> _Float32:
+    """Gives a clip zero mean and unit (biased) variance: (x - mean) / sqrt(var + 1e-7).
+
+    Matches `transformers.Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm` bit for bit.
+
+    Args:
+        waveform: float32 [S], S >= 1.
+
+    Returns:
+        float32 [S].
+
+    Raises:
+        ValueError: `waveform` is empty, not 1-D or not float32.
+    """
+    if waveform.ndim != 1 or waveform.dtype != np.float32 or not waveform.size:
+        raise ValueError(
+            f"waveform must be float32 [S], got {waveform.dtype} {list(waveform.shape)}"
+        )
+    return _standardize(waveform)
+
+
+def pad_batch(
+    waveforms: Sequence[_Float32],
+    *,
+    normalize: Literal["none", "clip", "padded"] = "clip",
+    pad_to: int | None = None,
+) -> tuple[_Float32, npt.NDArray[np.int32]]:
+    """Stacks clips into a batch, padded on the right.
+
+    Matches `transformers.Wav2Vec2FeatureExtractor` bit for bit: "clip" is what it does with
+    `return_attention_mask=True`, "padded" what it does with `return_attention_mask=False`.
+
+    Args:
+        waveforms: Clips, float32 [S_i], S_i >= `MIN_SAMPLES`.
+        normalize: "clip" normalises each clip over its own samples and leaves the padding 0;
+            "padded" normalises it together with its padding, which moves off 0 and makes the
+            signal louder the more padding there is; "none" changes nothing.
+        pad_to: Samples to pad to; the longest clip if None.
+
+    Returns:
+        waveform float32 [B, S] and the clips' own lengths in samples, int32 [B].
+
+    Raises:
+        ValueError: There are no clips, or one is not finite float32 [S_i], is shorter than
+            `MIN_SAMPLES`, or is longer than `pad_to`.
+    """
+    if normalize not in ("none", "clip", "padded"):
+        raise ValueError(f"normalize must be 'none', 'clip' or 'padded', got {normalize!r}")
+    if len(waveforms) == 0:
+        raise ValueError("waveforms is empty; a batch needs at least one clip")
+    width = max(map(len, waveforms)) if pad_to is None else pad_to
+    for index, waveform in enumerate(waveforms):
+        if waveform.ndim != 1 or waveform.dtype != np.float32:
+            raise ValueError(
+                f"waveforms[{index}] must be float32 [S], "
+                f"got {waveform.dtype} {list(waveform.shape)}"
+            )
+        if len(waveform) < MIN_SAMPLES:
+            raise ValueError(
+                f"waveforms[{index}] has {len(waveform)} samples, fewer than the {MIN_SAMPLES} "
+                "of one frame; leave it out or pad it"
+            )
+        if len(waveform) > width:
+            raise ValueError(
+                f"waveforms[{index}] has {len(waveform)} samples, more than pad_to={width}; "
+                "crop it or raise pad_to"
+            )
+        finite = np.isfinite(waveform)
+        if not finite.all():
+            at = int(finite.argmin())
+            raise ValueError(f"waveforms[{index}] has {waveform[at]} at sample {at}")
+
+    batch = np.zeros((len(waveforms), width), np.float32)
+    for row, waveform in zip(batch, waveforms, strict=True):
+        row[: len(waveform)] = _standardize(waveform) if normalize == "clip" else waveform
+        if normalize == "padded":
+            row[:] = _standardize(row)
+    return batch, np.array([len(waveform) for waveform in waveforms], np.int32)
+
+
+def frames_from_samples(
+    samples: _Count,
+    kernels: Sequence[int] = CONV_KERNELS,
+    strides: Sequence[int] = CONV_STRIDES,
+) -> _Count:
+    """Frames that the convolution stack makes of a number of samples.
+
+    Per layer floor((n - kernel) / stride) + 1, as
+    `transformers.Wav2Vec2Model._get_feat_extract_output_lengths`, but never below 0.
+
+    Args:
+        samples: A count or an array of them, of any shape: int, signed numpy or jax integers
+            (traced ones too).
+        kernels: Kernel size of each layer.
+        strides: Stride of each layer, as many as `kernels`.
+
+    Returns:
+        Frame counts, in the type and shape of `samples`.
+    """
+    frames: Any = samples
+    for kernel, stride in zip(kernels, strides, strict=True):
+        frames = (frames - kernel) // stride + 1
+    # A count that has fallen to 0 or below stays there through later layers, so that one clip at
+    # the end is enough; a product because `max` does not take arrays.
+    return frames * (frames > 0)
+
+
+def receptive_field_samples(
+    kernels: Sequence[int] = CONV_KERNELS, strides: Sequence[int] = CONV_STRIDES
+) -> int:
+    """Samples that one frame of a convolution stack sees, which is the shortest possible clip."""
+    field_samples, hop = 1, 1
+    for kernel, stride in zip(kernels, strides, strict=True):
+        field_samples += (kernel - 1) * hop
+        hop *= stride
+    return field_samples
+
+
+def samples_from_frames(frames: _Count) -> _Count:
+    """Least number of samples that gives a number of frames; inverts `frames_from_samples`.
+
+    Args:
+        frames: A count >= 0 or an array of them, as for `frames_from_samples`.
+
+    Returns:
+        Sample counts, in the type and shape of `frames`; 0 for 0 frames.
+    """
+    count: Any = frames
+    return (MIN_SAMPLES + HOP_SAMPLES * (count - 1)) * (count > 0)
+
+
+def find_audio(folder: str | os.PathLike[str]) -> tuple[list[Path], int]:
+    """Lists the audio files below a folder by suffix, whatever its case.
+
+    Hidden files and folders (a name that starts with ".") are left out; links to folders are not
+    followed.
+
+    Args:
+        folder: Where to look.
+
+    Returns:
+        The files, sorted by their "/"-separated path below `folder`, which is the same order on
+        every machine; and the number of other files, hidden ones included.
+
+    Raises:
+        FileNotFoundError: `folder` does not exist.
+        NotADirectoryError: `folder` is a file.
+        OSError: A folder in it cannot be read.
+    """
+    root = Path(folder)
+    if not root.exists():
+        raise FileNotFoundError(f"{str(root)!r}: no such folder; check the path")
+    if not root.is_dir():
+        raise NotADirectoryError(f"{str(root)!r}: is a file; give the folder that holds it")
+
+    def refuse(error: OSError) -> None:
+        raise error  # os.walk would pass over a folder that it cannot read
+
+    paths = [
+        Path(parent, name).relative_to(root)
+        for parent, _, names in os.walk(root, onerror=refuse)
+        for name in names
+    ]
+    audio = [
+        path
+        for path in paths
+        if path.suffix.lower() in AUDIO_SUFFIXES
+        and not any(part.startswith(".") for part in path.parts)
+    ]
+    return [root / path for path in sorted(audio, key=Path.as_posix)], len(paths) - len(audio)
+
+
+def _standardize(waveform: _Float32) -> _Float32:
+    standardized: _Float32 = (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)
+    return standardized
+
+
+def _mix_to_mono(samples: _Float32, path: str) -> _Float32:
+    """Mean of [S, channels] over channels, or the loudest channel where the mean cancels."""
+    channels = samples.shape[1]
+    if channels == 1:
+        return samples[:, 0]
+    mix = samples.mean(axis=1, dtype=np.float64)
+    power = np.einsum("sc,sc->c", samples, samples, dtype=np.float64)
+    loudest = int(power.argmax())
+    if mix @ mix < _CANCELLED_POWER * power[loudest] / channels**2:
+        warnings.warn(
+            f"{path!r}: channels cancel in the mix (antiphase); taking channel {loudest} alone",
+            stacklevel=3,
+        )
+        return np.ascontiguousarray(samples[:, loudest])
+    mono: _Float32 = mix.astype(np.float32)
+    return mono

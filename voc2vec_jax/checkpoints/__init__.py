@@ -1,0 +1,1 @@
+"""Weights of every origin, read and written without losing or inventing anything."""

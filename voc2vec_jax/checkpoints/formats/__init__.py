@@ -1,0 +1,1 @@
+"""File formats of weights: Hugging Face, PyTorch, fairseq; nothing in them is run."""

@@ -1,0 +1,105 @@
+"""Embed recordings: `python -m voc2vec_jax.embed CLIPS --model MODEL --out embeddings.npz`.
+
+Each clip becomes one vector (the mean over its frames) or its frames, 50 in a second. What a clip
+becomes does not depend on the other clips. Run the same command again to go on after a stop.
+
+Examples:
+  A folder, with the last hidden layer of a published model:
+    python -m voc2vec_jax.embed ~/recordings --model hf:alkiskoudounas/voc2vec --out clips.npz
+  The sixth layer of a model trained here, for pandas, polars or R:
+    python -m voc2vec_jax.embed ~/recordings --model runs/mine/export --layer 6 --out clips.parquet
+  Every frame instead of the mean; files that cannot be read are listed and left out:
+    python -m voc2vec_jax.embed a.wav b.mp3 --model MODEL --pool frames --skip-bad --out frames.npz
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from voc2vec_jax.config import ConfigError
+
+DONE, FAILED, WRONG_USAGE, BAD_DATA, STOPPED = 0, 1, 2, 3, 75
+SUFFIXES = (".npz", ".parquet")
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The command line."""
+
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Audio files, and folders that are searched recursively."""
+    model: str
+    """A checkpoint: folder, fairseq `.pt`, training run, or hub id (`hf:org/name`)."""
+    out: Path
+    """The file to write, `.npz` or `.parquet`."""
+    layer: int | None = None
+    """Hidden layer, 0 for the input of the first block; default is the model's output."""
+    pool: Literal["mean", "frames"] = "mean"
+    """One vector for each clip, or all its frames."""
+    skip_bad: bool = False
+    """List files that cannot be read and go on, instead of stopping at them."""
+
+    def __post_init__(self) -> None:
+        if not self.inputs:
+            raise ConfigError("INPUT: give files or folders of audio")
+        if self.out.suffix not in SUFFIXES:
+            raise ConfigError(f"--out {self.out}: must end in {' or '.join(SUFFIXES)}")
+
+
+def embed(arguments: Arguments) -> None:
+    """Does what the command line asks for; see `embedding.embed_files` for what it raises."""
+    # Imported here, so that --help and a wrong flag answer at once.
+    from voc2vec_jax.audio.input_files import find_inputs
+    from voc2vec_jax.checkpoints.loading import from_pretrained
+    from voc2vec_jax.checkpoints.source import read_source
+    from voc2vec_jax.features.embedding import Encoding, embed_files
+    from voc2vec_jax.models.architectures import ENCODERS
+
+    inputs = find_inputs(arguments.inputs)
+    family = read_source(arguments.model).config.model_type
+    model = from_pretrained(arguments.model, architecture=ENCODERS[family], padding="masked")
+    encoding = Encoding(model, arguments.layer, arguments.pool)
+    bad = embed_files(inputs, encoding, arguments.out, skip_bad=arguments.skip_bad)
+    for clip_id, reason in bad.items():
+        print(f"left out: {clip_id}: {reason}", file=sys.stderr)
+    print(f"done: {arguments.out}, {len(inputs) - len(bad)} clips, {len(bad)} left out")
+
+
+def _exit_code(error: Exception) -> int:
+    from voc2vec_jax.audio.input_files import InputsError
+    from voc2vec_jax.audio.signal import AudioError
+    from voc2vec_jax.checkpoints.convert import ConversionError
+    from voc2vec_jax.checkpoints.formats.huggingface import CheckpointError
+    from voc2vec_jax.features.npz_parquet import ResumeError
+
+    if isinstance(error, ConfigError | ResumeError):
+        return WRONG_USAGE
+    bad_data = AudioError | InputsError | CheckpointError | ConversionError
+    return BAD_DATA if isinstance(error, bad_data) else FAILED
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code (see the README)."""
+    try:
+        embed(
+            tyro.cli(
+                Arguments,
+                args=sys.argv[1:] if argv is None else list(argv),
+                description=__doc__,
+                prog="python -m voc2vec_jax.embed",
+            )
+        )
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from here", file=sys.stderr)
+        return STOPPED
+    except (ValueError, OSError) as error:
+        code = _exit_code(error)
+        if code == FAILED and not isinstance(error, OSError):
+            raise  # a bug, which keeps its traceback
+        print(f"error: {error}", file=sys.stderr)
+        return code
+    return DONE

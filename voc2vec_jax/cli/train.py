@@ -1,0 +1,279 @@
+"""Train a model: `python -m voc2vec_jax.train --config configs/tiny.py --workdir runs/tiny`.
+
+The configuration file decides everything; flags override single values of it. Run the same command
+again to resume.
+
+Examples:
+  Pre-train a tiny model on the corpus that comes with the project:
+    python -m voc2vec_jax.train --config configs/tiny.py --workdir runs/tiny
+  On a folder of your own recordings, with another learning rate:
+    python -m voc2vec_jax.train --config configs/tiny.py --workdir runs/mine \\
+        --data.folder ~/recordings --optim.learning-rate 1e-4
+  Continue from a Hugging Face checkpoint (a folder, or hf:org/name):
+    python -m voc2vec_jax.train --config configs/wav2vec2_base.py --workdir runs/continued \\
+        --data.folder ~/recordings --init-from hf:facebook/wav2vec2-base
+  See what a run would do, and do one update, without writing anything to the workdir:
+    python -m voc2vec_jax.train --config configs/tiny.py --workdir runs/tiny --dry-run
+  Take a trace of the updates 10 to 15:
+    python -m voc2vec_jax.train --config configs/tiny.py --workdir runs/tiny --profile 10:15
+  One of four processes that share a run (docs/launching.md):
+    python -m voc2vec_jax.train --config configs/wav2vec2_base.py --workdir /shared/base \\
+        --processes.coordinator host0:1234 --processes.count 4 --processes.index 2
+"""
+
+import argparse
+import importlib.util
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import tyro
+
+from voc2vec_jax.config import Config, ConfigError
+from voc2vec_jax.distributed import processes
+from voc2vec_jax.distributed.processes import Processes
+
+if TYPE_CHECKING:
+    from data_pipelines.batches.fine_tuning import LabelledClips
+    from data_pipelines.batches.pretraining import TrainingCorpus
+
+DONE, FAILED, WRONG_USAGE, BAD_DATA, PREEMPTED = 0, 1, 2, 3, 75
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The command line; `run` holds the configuration with its overrides."""
+
+    config: str
+    """Configuration file; `FILE.py:NAME` picks another function of it than `get_config`."""
+    workdir: Path
+    """Gets metrics, checkpoints, curves and the export. A checkpoint in it is gone on from."""
+    run: Annotated[Config, tyro.conf.arg(name="")]
+    init_from: str | None = None
+    """Start with the weights of a Hugging Face folder or hub id (`hf:org/name`), and nothing else
+    of it: optimiser, step and Gumbel temperature begin anew (see `objective`)."""
+    resume: Path | None = None
+    """Start from another workdir's newest checkpoint, optimiser and step included."""
+    dry_run: bool = False
+    """Build everything, do one update, print what was seen, leave the workdir alone."""
+    profile: str | None = None
+    """`FIRST:LAST`: trace these updates, counted from 1, into `profile/` of the workdir."""
+    processes: Processes = field(default_factory=Processes)
+
+
+def load_config(location: str) -> Config:
+    """Runs a configuration file.
+
+    Args:
+        location: `FILE.py`, or `FILE.py:NAME` for another function than `get_config`.
+
+    Raises:
+        ConfigError: No such file or function, or it does not return a `Config`.
+    """
+    path, _, function = location.partition(".py:")
+    file = Path(path + ".py" if function else path)
+    if not file.is_file():
+        raise ConfigError(f"--config {location}: no file {file}")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"--config {location}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    make = getattr(module, function or "get_config", None)
+    if make is None:
+        raise ConfigError(f"--config {location}: {file} has no function {function or 'get_config'}")
+    config = make()
+    if not isinstance(config, Config):
+        raise ConfigError(f"--config {location}: returned {type(config).__name__}, not a Config")
+    return config
+
+
+def named_config(argv: Sequence[str]) -> Config:
+    """The configuration of the file behind `--config`, which the other flags then change.
+
+    Raises:
+        ConfigError: As `load_config`.
+    """
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config")
+    location = finder.parse_known_args(argv)[0].config
+    return load_config(location) if location else Config()
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """The command line on top of the configuration file that it names.
+
+    Raises:
+        ConfigError: The file or a value in it cannot work.
+        SystemExit: Wrong flags, or `--help`.
+    """
+    default = named_config(argv)
+    # The fields without a default are asked for as such; the run's values come from the file.
+    return tyro.cli(
+        Annotated[Arguments, tyro.conf.configure(tyro.conf.AvoidSubcommands)],
+        args=list(argv),
+        default=Arguments(config=tyro.MISSING, workdir=tyro.MISSING, run=default),
+        description=__doc__,
+        prog="python -m voc2vec_jax.train",
+    )
+
+
+def train(arguments: Arguments) -> None:
+    """Does what the command line asks for; see `loop.fit` for what it raises."""
+    # Imported here, so that --help and a wrong flag answer at once.
+    from data_pipelines.batches.fine_tuning import LabelledClips
+    from voc2vec_jax.checkpoints import loading
+    from voc2vec_jax.distributed.lock import LOCK, WorkdirLock
+    from voc2vec_jax.objectives import build_task
+    from voc2vec_jax.training import loop
+    from voc2vec_jax.training.dry_run import dry_run
+    from voc2vec_jax.training.export import export_run
+    from voc2vec_jax.training.first_step import table
+    from voc2vec_jax.training.log import trackers
+    from voc2vec_jax.training.log.profiler import profiled_steps
+
+    config, workdir = arguments.run, arguments.workdir
+    if ":/" in workdir.as_posix():  # `Path` makes one slash of two
+        raise ConfigError(
+            f"--workdir {workdir}: remote paths are not written; mount the bucket (gcsfuse), or"
+            " give a local folder"
+        )
+    profile = range(0)
+    if arguments.profile is not None:
+        profile = profiled_steps(arguments.profile, config.train.num_steps)
+    trackers.check_installed(config)  # before the corpus is decoded, which may take long
+    config, data = _open_data(config)
+    task = build_task(config)
+    _say_once(data.summary())
+    if config.mask.equalize and not (
+        isinstance(data, LabelledClips) or data.plan.has_equal_lengths
+    ):
+        raise ConfigError(
+            "mask.equalize=True: batches of this corpus hold clips of different lengths, and the "
+            "shortest would take the masks of all others; leave it off, or give a corpus of "
+            "equally long clips that data.max_seconds does not cut"
+        )
+
+    def initial_params() -> Mapping[str, np.ndarray]:
+        assert arguments.init_from is not None
+        params, ledger = loading.load_params(
+            arguments.init_from, task.architecture, config.model, redrawn=task.redrawn
+        )
+        _say_once(f"{arguments.init_from}: {ledger}\n{task.restart_rules()}")
+        return params
+
+    start = initial_params if arguments.init_from else None
+    if arguments.dry_run:
+        report = dry_run(config, task, data, start)
+        _say_once(table(report))
+        if processes.is_first():
+            print(json.dumps(report, indent=2))
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as lock:
+
+        def take_lock() -> None:
+            lock.enter_context(WorkdirLock(workdir))
+
+        processes.first_does(take_lock, "locking the working directory")
+        processes.require_shared(workdir, LOCK)
+        params = loop.fit(config, task, data, workdir, start, arguments.resume, profile=profile)
+        params = processes.whole(params)
+        corpus = data.store.name
+        processes.first_does(lambda: export_run(config, task, corpus, params, workdir), "exporting")
+
+
+def _open_data(config: Config) -> "tuple[Config, LabelledClips | TrainingCorpus]":
+    """The corpus, this process's rows of it, and the configuration with its classes."""
+    from data_pipelines.batches.fine_tuning import open_labelled_corpus
+    from data_pipelines.batches.pipeline import Share
+    from data_pipelines.batches.pretraining import open_training_corpus
+    from voc2vec_jax.distributed import sharding
+
+    processes.require_same(json.dumps(config.to_dict()), "the configuration")
+
+    def open_data() -> "tuple[Config, LabelledClips | TrainingCorpus]":
+        if config.task == "classify":
+            return open_labelled_corpus(config)
+        return config, open_training_corpus(
+            config.data,
+            config.train.seed,
+            conv_kernel=config.model.conv_kernel,
+            conv_stride=config.model.conv_stride,
+            clusters=config.model.num_clusters if config.task == "hubert" else None,
+        )
+
+    if not processes.several():
+        return open_data()
+
+    def decode() -> None:
+        open_data()
+
+    # Where all see one folder it is decoded by process 0 alone, else then by every host for itself.
+    processes.first_does(decode, "opening the corpus")
+    config, data = open_data()
+    processes.require_same(data.fingerprint, "the corpus")
+    share = Share(*sharding.batch_share(sharding.build_mesh(config.mesh)))
+    return config, replace(data, share=share)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _say_once(text: str) -> None:
+    if processes.is_first():
+        _say(text)
+
+
+def exit_code(error: Exception) -> int | None:
+    """The documented exit code of an expected error; None for a bug, which keeps its traceback."""
+    from data_pipelines.stores.building import DataError
+    from voc2vec_jax.audio.signal import AudioError
+    from voc2vec_jax.checkpoints.checksums import CorruptCheckpointError
+    from voc2vec_jax.checkpoints.convert import ConversionError
+    from voc2vec_jax.checkpoints.formats.huggingface import CheckpointError
+    from voc2vec_jax.checkpoints.orbax import CheckpointMismatchError
+    from voc2vec_jax.training.loop import PreemptedError, TrainingDivergedError
+
+    codes: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
+        ((PreemptedError,), PREEMPTED),
+        ((ConfigError, CheckpointMismatchError), WRONG_USAGE),
+        (
+            (DataError, AudioError, CheckpointError, ConversionError, CorruptCheckpointError),
+            BAD_DATA,
+        ),
+        ((TrainingDivergedError, OSError), FAILED),
+    )
+    if isinstance(error, processes.OtherProcessError):  # exits as process 0 does
+        names = ((error.kinds & {kind.__name__ for kind in kinds}, code) for kinds, code in codes)
+        return next((code for found, code in names if found), FAILED)
+    return next((code for kinds, code in codes if isinstance(error, kinds)), None)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code (see the README)."""
+    try:
+        arguments = parse(sys.argv[1:] if argv is None else argv)
+        arguments.processes.start()
+        train(arguments)
+    except ConfigError as error:
+        _say(f"error: {error}")
+        code = WRONG_USAGE
+    except Exception as error:
+        known = exit_code(error)
+        if known is None:
+            processes.say_and_leave(error, FAILED)
+            raise
+        _say(f"{'stopped' if known == PREEMPTED else 'error'}: {error}")
+        code = known
+    else:
+        return DONE
+    if code != PREEMPTED:
+        processes.leave(code)
+    return code

@@ -1,0 +1,1 @@
+"""Fine-tuning and baselines fold by fold, and what can be said of their scores."""

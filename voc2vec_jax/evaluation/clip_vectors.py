@@ -1,0 +1,235 @@
+"""Fixed vectors of clips to compare models with: MFCC statistics, openSMILE, embeddings in a file.
+
+openSMILE is the extra `baselines`. It is not free software: audEERING's research licence allows
+non-commercial use and, within limits, commercial research; read it before installing.
+"""
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from importlib.metadata import version
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voc2vec_jax.audio.signal import SAMPLE_RATE
+from voc2vec_jax.config.model import ConfigError
+
+Floats = NDArray[np.float32]
+
+MFCC_COUNT = 13
+
+
+class FeaturesError(ValueError):
+    """A file of vectors that cannot be used. The message names it and says what to do."""
+
+
+def mean_and_std(frames: Floats) -> Floats:  # [T, D] -> [2 · D]
+    """Mean and standard deviation over time."""
+    return np.concatenate([frames.mean(axis=0), frames.std(axis=0)])
+
+
+def mfcc_statistics(waveforms: Iterable[Floats]) -> Floats:
+    """Mean and standard deviation of 13 MFCCs and their first and second differences.
+
+    Windows of 25 ms every 10 ms, 40 mel bands, by librosa.
+
+    Args:
+        waveforms: float32 [S] each, 16 kHz.
+
+    Returns:
+        [clips, 78].
+    """
+    import librosa  # takes seconds to import
+
+    rows = []
+    for waveform in waveforms:
+        mfcc = librosa.feature.mfcc(
+            y=waveform, sr=SAMPLE_RATE, n_mfcc=MFCC_COUNT, n_fft=400, hop_length=160, n_mels=40
+        )  # [13, T]
+        # A clip of a single frame has no differences; "nearest" gives it zeros.
+        differences = [
+            librosa.feature.delta(mfcc, width=9, order=order, mode="nearest") for order in (1, 2)
+        ]
+        rows.append(mean_and_std(np.concatenate([mfcc, *differences]).T))
+    return np.stack(rows).astype(np.float32)
+
+
+def egemaps(waveforms: Iterable[Floats]) -> Floats:
+    """openSMILE's extended Geneva minimalistic set, version 02: [clips, 88]; see `_opensmile`."""
+    return _opensmile(waveforms, "eGeMAPSv02")
+
+
+def compare_2016(waveforms: Iterable[Floats]) -> Floats:
+    """openSMILE's set of the ComParE challenges since 2016: [clips, 6373]; see `_opensmile`."""
+    return _opensmile(waveforms, "ComParE_2016")
+
+
+def _opensmile(waveforms: Iterable[Floats], feature_set: str) -> Floats:
+    """Functionals of whole clips; NaN where a clip is too short for the set (some 25 ms).
+
+    In processes of their own, one per core: openSMILE 2.6 crashes in one that holds TensorFlow.
+
+    Args:
+        waveforms: float32 [S] each, 16 kHz.
+        feature_set: A name of `opensmile.FeatureSet`.
+
+    Raises:
+        ConfigError: openSMILE is not installed.
+        FeaturesError: Its process died.
+    """
+    require_opensmile()
+    from joblib import Parallel, delayed
+
+    # Clips are read as they are needed, two per process, and sent instead of mapped from a file.
+    parallel = Parallel(n_jobs=-1, max_nbytes=None)
+    try:
+        rows = parallel(delayed(_functionals)(clip, feature_set) for clip in waveforms)
+    except BrokenProcessPool as error:
+        raise FeaturesError(
+            f"openSMILE's process died while it computed {feature_set} ({str(error)[:200]}); if"
+            " memory was short, make room, and run again"
+        ) from None
+    return np.stack(rows).astype(np.float32)
+
+
+def _functionals(waveform: Floats, feature_set: str) -> Floats:  # [S] -> [width]
+    import opensmile
+
+    smile = opensmile.Smile(
+        feature_set=opensmile.FeatureSet[feature_set],
+        feature_level=opensmile.FeatureLevel.Functionals,
+    )
+    with warnings.catch_warnings():
+        # The rows that use the vectors count their NaNs.
+        warnings.filterwarnings("ignore", message="Segment too short, filling with NaN")
+        row: Floats = smile.process_signal(waveform, SAMPLE_RATE).to_numpy()[0]
+    return row
+
+
+def require_opensmile() -> None:
+    """Raises ConfigError if openSMILE is not installed."""
+    try:
+        import opensmile  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            f"openSMILE is missing ({error}); install voc2vec-jax[baselines] if its licence"
+            " (audEERING: research and non-commercial use) suits you"
+        ) from error
+
+
+EXTRACTORS: dict[str, tuple[Callable[[Iterable[Floats]], Floats], str]] = {
+    "mfcc": (mfcc_statistics, "librosa"),
+    "egemaps": (egemaps, "opensmile"),
+    "compare": (compare_2016, "opensmile"),
+}
+"""By name: the function, and the package whose version decides what comes out."""
+
+
+def cached(
+    name: str, waveforms: Callable[[], Iterable[Floats]], fingerprint: str, cache_dir: Path
+) -> Floats:
+    """The vectors of a corpus, computed once.
+
+    Args:
+        name: A key of `EXTRACTORS`.
+        waveforms: Gives the clips in their order; not called if the vectors are there.
+        fingerprint: Of the corpus: equal if, and only if, clips and order are.
+        cache_dir: Gets a file.
+
+    Raises:
+        ConfigError: openSMILE is asked for and not installed.
+        FeaturesError: The file is damaged, or openSMILE crashed.
+    """
+    extract, package = EXTRACTORS[name]
+    if package == "opensmile":
+        require_opensmile()
+    path = cache_dir / "features" / f"{fingerprint[:24]}-{name}-{package}{version(package)}.npy"
+    if path.exists():
+        try:
+            found: Floats = np.load(path, allow_pickle=False)
+        except ValueError as error:
+            raise FeaturesError(f"{path}: is damaged ({error}); delete it and run again") from error
+        return found
+    values = extract(waveforms())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with open(unfinished, "wb") as file:
+        np.save(file, values)
+    unfinished.replace(path)
+    return values
+
+
+def read_embeddings(path: Path, ids: Sequence[str]) -> Floats:
+    """Vectors that some model wrote into a file, in the order of a corpus.
+
+    Args:
+        path: NPZ with `ids` [n] and `embeddings` [n, width], or Parquet with a column `id` (or
+            `path`) and one column of equally long lists of numbers. Further clips are ignored.
+        ids: Of the corpus.
+
+    Returns:
+        [clips, width].
+
+    Raises:
+        FeaturesError: No such file, not of that form, a clip is missing or twice in it, or a value
+            is not finite.
+    """
+    try:
+        names, values = _read_npz(path) if path.suffix == ".npz" else _read_parquet(path)
+    except FeaturesError:
+        raise
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise FeaturesError(f"{path}: cannot be read ({error}); write it again") from error
+    if values.ndim != 2 or len(values) != len(names):
+        raise FeaturesError(
+            f"{path}: {len(names)} ids for vectors of shape {values.shape}; one vector for each id"
+        )
+    place = {name: row for row, name in enumerate(names)}
+    if len(place) < len(names):
+        raise FeaturesError(f"{path}: {len(names) - len(place)} ids occur twice; keep one of each")
+    missing = [clip_id for clip_id in ids if clip_id not in place]
+    if missing:
+        raise FeaturesError(
+            f"{path}: lacks {len(missing)} of {len(ids)} clips of the corpus, such as"
+            f" {missing[0]!r}; it has ids such as {names[0] if names else '(none)'!r}"
+        )
+    chosen = values[[place[clip_id] for clip_id in ids]].astype(np.float32)
+    bad = ~np.all(np.isfinite(chosen), axis=1)
+    if np.any(bad):
+        first = ids[int(np.argmax(bad))]
+        raise FeaturesError(
+            f"{path}: {int(bad.sum())} clips have values that are not finite, such as {first!r}"
+        )
+    return chosen
+
+
+def _read_npz(path: Path) -> tuple[list[str], NDArray]:
+    with np.load(path, allow_pickle=False) as content:
+        return [str(name) for name in content["ids"]], content["embeddings"]
+
+
+def _read_parquet(path: Path) -> tuple[list[str], NDArray]:
+    import pyarrow.types
+    from pyarrow import parquet
+
+    table = parquet.read_table(path)
+    named = [name for name in ("id", "path") if name in table.column_names]
+    vectors = [
+        field.name
+        for field in table.schema
+        if pyarrow.types.is_list(field.type)
+        or pyarrow.types.is_large_list(field.type)
+        or pyarrow.types.is_fixed_size_list(field.type)
+    ]
+    if not named or len(vectors) != 1:
+        raise FeaturesError(
+            f"{path}: columns {table.column_names}; needs `id` or `path`, and one column of vectors"
+        )
+    rows = table.column(vectors[0]).to_pylist()
+    if len({len(row) for row in rows}) > 1:
+        raise FeaturesError(f"{path}: vectors of different lengths; pool frames into one vector")
+    return [str(name) for name in table.column(named[0]).to_pylist()], np.array(rows)

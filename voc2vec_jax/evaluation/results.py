@@ -1,0 +1,250 @@
+"""What an evaluation leaves on disk, fold by fold, so that a fold that dies is run again alone.
+
+    OUT/settings.json             what decides the numbers; another run in OUT has to agree with it
+    OUT/folds/seed0-fold03.json   a finished fold: every test clip with label, prediction and scores
+    OUT/results.json              the whole evaluation (`evaluation_report.py`)
+
+A file under its final name is complete. Scores can be computed anew from the folds alone.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voc2vec_jax.config.model import ConfigError
+from voc2vec_jax.evaluation.folds import Ints, Protocol
+
+FORMAT_VERSION = 1
+SETTINGS = "settings.json"
+RESULTS = "results.json"
+COLUMNS = ("clip_ids", "groups", "labels", "predictions", "scores")
+
+
+class ResultsError(ValueError):
+    """A file of results that cannot be used. The message names it and says what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class FoldResult:
+    """A model's answers on the test clips of one fold.
+
+    Classes are those of the corpus and in its order, whatever order a protocol trains in, so that
+    folds can be pooled.
+    """
+
+    fold: int
+    seed: int
+    classes: tuple[str, ...]
+    clip_ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    """Speaker, session or upload of each clip; '' where unknown."""
+    labels: Ints
+    """[clips] index into the classes."""
+    predictions: Ints
+    """[clips] index into the classes."""
+    scores: NDArray[np.floating]
+    """[clips, classes] probabilities; a class that was not trained on has 0."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Plain values: epochs, the best of them, its selection score, seconds, …"""
+
+    def __post_init__(self) -> None:
+        clips, classes = len(self.clip_ids), len(self.classes)
+        found = {
+            "groups": np.shape(self.groups),
+            "labels": np.shape(self.labels),
+            "predictions": np.shape(self.predictions),
+            "scores": np.shape(self.scores),
+        }
+        wanted = dict.fromkeys(found, (clips,)) | {"scores": (clips, classes)}
+        for name, shape in found.items():
+            if shape != wanted[name]:
+                raise ValueError(f"{name}: shape {shape}, not {wanted[name]}")
+        if not clips or len(set(self.clip_ids)) < clips:
+            raise ValueError(f"clip_ids: {clips} clips, {len(set(self.clip_ids))} of them distinct")
+        for name in ("labels", "predictions"):
+            values = np.asarray(getattr(self, name))
+            if not np.issubdtype(values.dtype, np.integer):
+                raise ValueError(f"{name}: {values.dtype}, not integers")
+            if values.min() < 0 or values.max() >= classes:
+                raise ValueError(f"{name}: {values.min()} to {values.max()} for {classes} classes")
+        if not np.all(np.isfinite(self.scores)) or np.min(self.scores) < 0:
+            raise ValueError("scores: negative or not finite")
+        if np.any(np.abs(np.sum(self.scores, axis=1) - 1) > 1e-3):
+            raise ValueError("scores: do not sum to 1")
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """All that was run of one model on one dataset under one protocol."""
+
+    dataset: str
+    model: str
+    protocol: Protocol
+    folds_asked: int
+    """For each seed."""
+    seeds: tuple[int, ...]
+    results: tuple[FoldResult, ...]
+    """By seed and fold; fewer than asked for where folds are still missing."""
+    clips: int
+    """Of the corpus, without those excluded."""
+    excluded: tuple[Mapping[str, str], ...] = ()
+    """`file` and `reason` of each clip that could not be read and was left out on request."""
+    warnings: tuple[str, ...] = ()
+    """What a reader has to know: see `folds.Division`."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What decides the numbers, as in `settings.json`."""
+
+    def __post_init__(self) -> None:
+        for result in self.results:
+            if result.classes != self.results[0].classes:
+                raise ResultsError(
+                    f"fold {result.fold} of seed {result.seed} has classes {list(result.classes)},"
+                    f" not {list(self.results[0].classes)}; run it again"
+                )
+        for seed in self.seeds:
+            tested = [clip for r in self.of_seed(seed) for clip in r.clip_ids]
+            if len(set(tested)) < len(tested):
+                raise ResultsError(f"seed {seed}: a clip is tested in two folds")
+
+    @property
+    def folds_run(self) -> int:
+        """Over all seeds."""
+        return len(self.results)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every fold of every seed is there."""
+        return self.folds_run == self.folds_asked * len(self.seeds)
+
+    def of_seed(self, seed: int) -> list[FoldResult]:
+        """The finished folds of a seed."""
+        return [result for result in self.results if result.seed == seed]
+
+
+def fold_path(out: Path, seed: int, fold: int) -> Path:
+    """Where a fold is kept."""
+    return out / "folds" / f"seed{seed}-fold{fold:02d}.json"
+
+
+def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
+    """Writes a file whole or not at all; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+    text = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def save_fold(out: Path, result: FoldResult) -> Path:
+    """Writes a finished fold and returns its path."""
+    path = fold_path(out, result.seed, result.fold)
+    content = {
+        "format_version": FORMAT_VERSION,
+        "fold": result.fold,
+        "seed": result.seed,
+        "classes": list(result.classes),
+        "facts": dict(result.facts),
+        **{name: np.asarray(getattr(result, name)).tolist() for name in COLUMNS},
+    }
+    write_json(path, content, indent=None)
+    return path
+
+
+def load_fold(path: Path) -> FoldResult:
+    """Reads a finished fold.
+
+    Raises:
+        ResultsError: It is damaged, or another version wrote it.
+    """
+    fix = "delete it, and the fold is run again"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content["format_version"]
+        if version != FORMAT_VERSION:
+            raise ResultsError(
+                f"{path}: format version {version}, this code reads {FORMAT_VERSION}; {fix}"
+            )
+        return FoldResult(
+            fold=content["fold"],
+            seed=content["seed"],
+            classes=tuple(content["classes"]),
+            clip_ids=tuple(content["clip_ids"]),
+            groups=tuple(content["groups"]),
+            labels=np.array(content["labels"]),
+            predictions=np.array(content["predictions"]),
+            scores=np.array(content["scores"], np.float64),
+            facts=content["facts"],
+        )
+    except ResultsError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResultsError(f"{path}: is damaged ({error}); {fix}") from error
+
+
+def finished_or_run(
+    out: Path, seed: int, fold: int, clip_ids: Sequence[str], run: Callable[[], FoldResult]
+) -> FoldResult:
+    """The result of a fold: read if it is finished, else run and written.
+
+    Args:
+        out: Folder of the evaluation.
+        seed: Seed of the fold.
+        fold: Its number.
+        clip_ids: The test clips that it has to have, in order.
+        run: Computes it.
+
+    Raises:
+        ResultsError: The finished one is damaged, or of other clips.
+    """
+    path = fold_path(out, seed, fold)
+    if not path.exists():
+        result = run()
+        save_fold(out, result)
+    else:
+        result = load_fold(path)
+    if (result.seed, result.fold, result.clip_ids) != (seed, fold, tuple(clip_ids)):
+        raise ResultsError(
+            f"{path}: is not of the test clips of fold {fold}, seed {seed}; give another --out, or"
+            " delete it, and the fold is run again"
+        )
+    return result
+
+
+def claim(out: Path, settings: Mapping[str, Any]) -> None:
+    """Makes a folder that of an evaluation, or sees that it is.
+
+    Args:
+        out: Is made if it is not there.
+        settings: Plain values: everything that decides the numbers, such as the model, the
+            fingerprint of the corpus, the protocol, epochs and rates; not what may differ between
+            two starts, such as the seeds asked for.
+
+    Raises:
+        ConfigError: An evaluation with other settings is there already.
+        ResultsError: Its settings cannot be read.
+    """
+    path = out / SETTINGS
+    asked = json.loads(json.dumps(dict(settings)))  # tuples become lists, as in the file
+    if not path.exists():
+        write_json(path, asked)
+        return
+    try:
+        found = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ResultsError(f"{path}: is damaged ({error}); delete {out} and run again") from error
+    differing = [
+        f"{name}: {found.get(name)!r} there, {asked.get(name)!r} asked for"
+        for name in sorted({*found, *asked})
+        if found.get(name) != asked.get(name)
+    ]
+    if differing:
+        raise ConfigError(
+            f"{out}: holds an evaluation with other settings ({'; '.join(differing)}); give another"
+            " --out"
+        )

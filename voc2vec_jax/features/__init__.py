@@ -1,0 +1,1 @@
+"""What a frozen model, or MFCCs, say of recordings: frames, vectors, clusters."""

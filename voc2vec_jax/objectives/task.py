@@ -1,0 +1,67 @@
+"""What the loop knows of a task: it builds its model and turns a batch into a loss."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from flax import nnx
+
+from voc2vec_jax.objectives.losses import Ratio
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, Ratio]
+HostBatch = dict[str, np.ndarray]
+Judged = Sequence[tuple[HostBatch, np.ndarray]]
+"""Batches without their samples, each with what the model says of its rows."""
+
+
+class Task(Protocol):
+    """An objective. Stateless: everything random follows from the key it is given."""
+
+    architecture: Any
+    """The model class."""
+    redrawn: tuple[str, ...]
+    """Prefixes of the parameters that a run which starts from trained weights draws anew."""
+
+    def init(self, key: jax.Array) -> nnx.Module:
+        """A fresh model."""
+        ...
+
+    def draw(self, lengths: jax.Array, samples: int, key: jax.Array, *, train: bool = True) -> Any:
+        """All that is random for clips of `lengths` [B], padded to `samples`; see `Draws`.
+
+        It is drawn for a whole batch and then split: arrays by their first axis, while a key gives
+        each micro-batch one of its own and a scalar goes to all of them.
+        """
+        ...
+
+    def loss(
+        self, model: Any, batch: Batch, draws: Any, step: jax.Array
+    ) -> tuple[jax.Array, jax.Array, Metrics]:
+        """Loss summed over what it counts, that count, and metrics as sums and counts.
+
+        Args:
+            model: The model.
+            batch: All clips of an update, or a micro-batch of them.
+            draws: What `draw` returned, or the part of it that belongs to the micro-batch.
+            step: Updates done.
+        """
+        ...
+
+    def restart_rules(self) -> str:
+        """What a run that starts from trained weights takes over and what it begins anew."""
+        ...
+
+
+@runtime_checkable
+class Predicts(Protocol):
+    """A task that is judged by what its model says of single clips, not by its loss alone."""
+
+    def predict(self, model: Any, batch: Batch) -> jax.Array:
+        """What the model says of each row, [B, ...], without anything random."""
+        ...
+
+    def figures(self, judged: Judged) -> dict[str, float]:
+        """Held-out figures, `loss` among them, of all held-out batches together."""
+        ...

@@ -1,0 +1,141 @@
+"""What a run says of itself, line by line: to `metrics.jsonl`, the terminal and listeners."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from voc2vec_jax.config import Config
+from voc2vec_jax.distributed import processes
+from voc2vec_jax.training.first_step import table, write_report
+from voc2vec_jax.training.log.alarm import CollapseAlarm
+from voc2vec_jax.training.log.metrics_file import Clock, Display, MetricsFile, Pairs, Window
+from voc2vec_jax.training.log.trackers import open_listeners
+from voc2vec_jax.training.starting_point import Progress
+
+
+class RunLog:
+    """The log of one stretch of training.
+
+    Args:
+        config: The run.
+        workdir: Gets `metrics.jsonl`, `first_step.json`, and what listeners keep.
+        progress: Of the run; what it has heard is added to it.
+        resumed_at: The restored step, or None for a fresh start.
+        quiet: Show nothing.
+
+    Of several processes the first one writes and shows; the others keep the same account.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        workdir: Path,
+        progress: Progress,
+        resumed_at: int | None,
+        *,
+        quiet: bool = False,
+    ):
+        self.step = progress.step
+        """Updates behind the last line of this process."""
+        self.clock = Clock(jax.profiler.TraceAnnotation)
+        self.window = Window(progress.window)
+        self._workdir, self._progress = workdir, progress
+        self._alarm = CollapseAlarm(config, progress.alarm)
+        speaks = processes.is_first()
+        self._metrics = MetricsFile(workdir / "metrics.jsonl", resumed_at) if speaks else None
+        self._display = Display(config.train.num_steps, progress.step, quiet=quiet or not speaks)
+        self._listeners = open_listeners(config, workdir, resumed_at) if speaks else []
+        self._started = self._logged_at = time.monotonic()
+        self._audio_seconds = 0.0
+
+    def say(self, text: str) -> None:
+        """A line for whoever watches."""
+        self._display.say(text)
+
+    def first_step(self, report: Mapping[str, Any]) -> None:
+        """Shows and keeps the report of the first update of this process."""
+        if jax.process_index() == 0:
+            write_report(self._workdir / "first_step.json", report)
+            self.say(table(report))
+
+    def updated(self, step: int) -> None:
+        """Shows how many updates are done."""
+        self._display.step(step)
+
+    def event(self, name: str, **facts: Any) -> None:
+        """Something that happened at the last logged step."""
+        self._write({"event": name, "step": self.step, **facts})
+
+    def heard(self, seconds: float, padded: float) -> Pairs:
+        """Takes account of a batch; what a log line says of batches, as sums and counts.
+
+        Args:
+            seconds: Of real samples in the batch, of all processes.
+            padded: Seconds with the padding.
+        """
+        self._audio_seconds += seconds
+        self._progress.heard_seconds += seconds
+        return {"padding_share": (padded - seconds, padded), "batch_seconds": (seconds, 1.0)}
+
+    def write(self, step: int, means: Mapping[str, Any], compiled_programs: int) -> None:
+        """One log line.
+
+        Args:
+            step: Updates done.
+            means: Its figures; what the clock says is added.
+            compiled_programs: So far.
+        """
+        entry = {"step": step, **means, "hours_heard": self._progress.heard_seconds / 3600}
+        now = time.monotonic()
+        entry["time_elapsed_seconds"] = round(now - self._started, 3)
+        entry["time_audio_seconds_per_second"] = round(
+            self._audio_seconds / max(now - self._logged_at, 1e-9), 3
+        )
+        entry |= self.clock.take()
+        entry["time_compiled_programs"] = compiled_programs
+        self._write(entry)
+        self._display.log(step, entry)
+        figures = {k: float(v) for k, v in entry.items() if k != "step" and v is not None}
+        for listener in self._listeners:
+            listener.log(step, figures)
+        self.step, self._logged_at, self._audio_seconds = step, now, 0.0
+
+        event = self._alarm.see(entry)
+        if event is not None:
+            self._write(event)
+            self.say(
+                f"COLLAPSE ALARM at step {step} ({', '.join(event['symptoms'])}): "
+                f"{event['saw']}. {event['try']}"
+            )
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        if self._metrics is not None:
+            self._metrics.write(entry)
+
+    def note(self) -> None:
+        """Puts what a resumed log needs into the progress of the run."""
+        self._progress.window = self.window.sums
+        self._progress.alarm = self._alarm.state
+
+    def close(self) -> None:
+        """Leaves the terminal as it was, and closes all files."""
+        self._display.close()
+        if self._metrics is not None:
+            self._metrics.close()
+        for listener in self._listeners:
+            listener.close()
+
+
+@jax.jit
+def real_samples(lengths: jax.Array, weight: jax.Array) -> jax.Array:
+    """Samples in the rows of a batch that count, those of other processes too.
+
+    Args:
+        lengths: [B] in samples.
+        weight: [B], 0 for rows that only fill the batch up.
+    """
+    return jnp.sum(jnp.where(weight > 0, lengths, 0))

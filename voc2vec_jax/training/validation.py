@@ -1,0 +1,57 @@
+"""What a model says of held-out clips, and the figures that follow from it."""
+
+from collections.abc import Iterable
+
+import jax
+import numpy as np
+
+from voc2vec_jax.distributed import processes, sharding
+from voc2vec_jax.models.parameters import Params
+from voc2vec_jax.objectives import HostBatch, Metrics, Predicts
+from voc2vec_jax.training.log.metrics_file import Pairs, Window
+from voc2vec_jax.training.update import Training
+
+
+def held_out_figures(
+    training: Training, params: Params, batches: Iterable[HostBatch]
+) -> dict[str, float | None]:
+    """Figures over all held-out clips: what a task makes of its predictions, or sums over counts.
+
+    Args:
+        training: The run.
+        params: The parameters to judge.
+        batches: Always the same ones, so that figures can be compared.
+    """
+    if isinstance(training.task, Predicts):
+        return {**training.task.figures(predict(training, params, batches))}
+    window = Window()
+    found = [
+        training.evaluate(params, sharding.place_batch(batch, training.mesh), np.int32(index))
+        for index, batch in enumerate(batches)
+    ]
+    for metrics in found:
+        window.add(pairs(metrics))
+    return window.take()
+
+
+def predict(
+    training: Training, params: Params, batches: Iterable[HostBatch]
+) -> list[tuple[HostBatch, np.ndarray]]:
+    """What the model says of the rows of each batch; samples and features are not kept."""
+    given, said = [], []
+    for batch in batches:  # the device works while the host makes the next batch
+        placed = sharding.place_batch(batch, training.mesh)
+        said.append(training.predict(params, placed))
+        # Where other processes hold rows of the batch, what is known of those is needed too.
+        known = placed if processes.several() else batch
+        kept = {k: v for k, v in known.items() if k not in ("waveform", "features")}
+        given.append(processes.whole(kept))
+    return list(zip(given, map(np.asarray, jax.device_get(said)), strict=True))
+
+
+def pairs(metrics: Metrics) -> Pairs:
+    """Sums and counts on the host."""
+    return {
+        name: (float(ratio.total), float(ratio.count))
+        for name, ratio in jax.device_get(metrics).items()
+    }
