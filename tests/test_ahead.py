@@ -30,8 +30,9 @@ from tools.ahead.chips import (
 from tools.ahead.program import Request, abstract_batch, compile_step
 from tools.ahead.sweep import largest, with_clips
 from tools.ahead.topologies import find_topology, parse_name
-from voc2vec_jax.config import Config, ConfigError, MeshConfig
+from voc2vec_jax.config import Config, MeshConfig
 from voc2vec_jax.distributed import sharding
+from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.objectives import build_task
 from voc2vec_jax.training.update import Training
 

@@ -28,7 +28,6 @@ from voc2vec_jax.audio.signal import (
     HOP_SAMPLES,
     MIN_SAMPLES,
     SAMPLE_RATE,
-    AudioError,
     find_audio,
     frames_from_samples,
     load_audio,
@@ -36,6 +35,7 @@ from voc2vec_jax.audio.signal import (
     pad_batch,
     samples_from_frames,
 )
+from voc2vec_jax.errors import AudioError
 
 FRAME_TABLE = {
     0: 0,

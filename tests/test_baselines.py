@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import StandardScaler
 
-from voc2vec_jax.config import ConfigError
+from voc2vec_jax.errors import ConfigError, UnlabelledError
 from voc2vec_jax.evaluation.baselines import (
     BASELINES,
     baseline,
@@ -18,7 +18,7 @@ from voc2vec_jax.evaluation.baselines import (
     settings_of,
 )
 from voc2vec_jax.evaluation.cross_validation import LabelledCorpus, cross_validate
-from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST, Fold, UnlabelledError, divide
+from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST, Fold, divide
 from voc2vec_jax.evaluation.linear import (
     LINEAR_SVM,
     LOGISTIC_REGRESSION,

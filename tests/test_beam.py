@@ -9,7 +9,8 @@ import soundfile
 
 from data_pipelines.corpora.prepared import open_prepared
 from data_pipelines.preparation.prepare import prepare_dataset
-from tools.prepare_data import WRONG_USAGE, main
+from tools.prepare_data import main
+from voc2vec_jax.errors import WRONG_USAGE
 
 
 @pytest.fixture

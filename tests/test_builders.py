@@ -11,8 +11,8 @@ import soundfile
 from data_pipelines.builders.audioset_labels import BORDERLINE, CORE
 from data_pipelines.corpora.prepared import open_prepared
 from data_pipelines.preparation.prepare import builder_class, make_builder, prepare_dataset
-from data_pipelines.stores.building import DataError
 from data_pipelines.stores.flat_store import FlatStore
+from voc2vec_jax.errors import DataError
 
 BROKEN = b"RIFF, but no more of it"
 

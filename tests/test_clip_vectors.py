@@ -10,14 +10,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from voc2vec_jax.config import ConfigError
+from voc2vec_jax.errors import ConfigError, FeaturesError
 from voc2vec_jax.evaluation import clip_vectors
-from voc2vec_jax.evaluation.clip_vectors import (
-    FeaturesError,
-    cached,
-    mfcc_statistics,
-    read_embeddings,
-)
+from voc2vec_jax.evaluation.clip_vectors import cached, mfcc_statistics, read_embeddings
 
 IDS = ["a.wav", "b/ö.wav", "c.wav"]
 VECTORS = np.arange(12, dtype=np.float32).reshape(3, 4)

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from voc2vec_jax.audio.signal import frames_from_samples
 from voc2vec_jax.checkpoints.hf_config import ONE_FAMILY, config_from_hf
-from voc2vec_jax.cli.train import load_config, parse
+from voc2vec_jax.cli.config_files import load_config
+from voc2vec_jax.cli.train import parse
 from voc2vec_jax.config import (
     ClassifyConfig,
     Config,
-    ConfigError,
     DataConfig,
     MaskConfig,
     MeshConfig,
@@ -27,6 +27,7 @@ from voc2vec_jax.config import (
     OptimConfig,
     TrainConfig,
 )
+from voc2vec_jax.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 NOT_THEIRS = {

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from tests.reference import hf_config, old_spelling
 from voc2vec_jax.checkpoints import convert
-from voc2vec_jax.checkpoints.convert import ConversionError, Tensors
+from voc2vec_jax.checkpoints.convert import Tensors
 from voc2vec_jax.checkpoints.hf_config import config_from_hf, config_to_hf
-from voc2vec_jax.config import ConfigError, ModelConfig
+from voc2vec_jax.config import ModelConfig
+from voc2vec_jax.errors import ConfigError, ConversionError
 from voc2vec_jax.models import (
     HubertForPreTraining,
     HubertForSequenceClassification,

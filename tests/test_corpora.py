@@ -14,7 +14,7 @@ from data_pipelines.corpora.named_files import (
     write_table,
 )
 from data_pipelines.corpora.sources import store_from_table
-from data_pipelines.stores.building import DataError
+from voc2vec_jax.errors import DataError
 
 UUID = "0c8f14a9-6999-485b-97a2-913c1cbf099c"
 

@@ -16,9 +16,8 @@ import pytest
 from data_pipelines.builders.download import CHECKSUMS, Archive, Deposit, download
 from data_pipelines.corpora.prepared import dataset_names
 from data_pipelines.preparation.prepare import make_builder
-from data_pipelines.stores.building import DataError
 from tests.test_prepare import APP, command, noise, report_of
-from tools.prepare_data import DONE, FAILED, WRONG_USAGE
+from voc2vec_jax.errors import DONE, FAILED, WRONG_USAGE, DataError
 
 
 class Server:

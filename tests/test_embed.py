@@ -16,7 +16,8 @@ from tests.test_hub import SMALL, make_model
 from voc2vec_jax import from_pretrained, load_audio, save_pretrained
 from voc2vec_jax.audio.signal import CONV_KERNELS, CONV_STRIDES, normalize
 from voc2vec_jax.checkpoints.pretrained import PretrainedModel
-from voc2vec_jax.cli.embed import BAD_DATA, DONE, WRONG_USAGE, main
+from voc2vec_jax.cli.embed import main
+from voc2vec_jax.errors import BAD_DATA, DONE, WRONG_USAGE
 from voc2vec_jax.features import embedding
 from voc2vec_jax.features import frames as frames_module
 from voc2vec_jax.features.embedding import Encoding

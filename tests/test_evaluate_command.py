@@ -18,9 +18,10 @@ from tests.small_run import QUICK_TO_COMPILE
 from tests.test_fine_tuning import encoder_of
 from voc2vec_jax.checkpoints.loading import save_pretrained
 from voc2vec_jax.cli import predict
-from voc2vec_jax.cli.evaluate import BAD_DATA, DONE, WRONG_USAGE, main, parse
-from voc2vec_jax.config import ConfigError
+from voc2vec_jax.cli.evaluate import main, parse
+from voc2vec_jax.errors import BAD_DATA, DONE, WRONG_USAGE, ConfigError
 from voc2vec_jax.evaluation.recipe import RECIPES
+from voc2vec_jax.features.class_scores import windows_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -195,7 +196,7 @@ def test_a_model_without_a_trained_head_predicts_nothing(
 @pytest.mark.parametrize("hop", [None, 3, 7])
 @pytest.mark.parametrize("samples", [1, 9, 10, 11, 29, 40])
 def test_windows_cover_a_recording(samples: int, hop: int | None) -> None:
-    parts = predict.windows_of(samples, 10, hop)
+    parts = windows_of(samples, 10, hop)
     heard = np.zeros(samples, int)
     for part in parts:
         heard[part] += 1

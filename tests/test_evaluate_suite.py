@@ -116,7 +116,7 @@ COMMAND = """
 # Stands in for the command that fine-tunes: the commonest class, and a fold that fails if asked to.
 import argparse, sys
 from pathlib import Path
-from tools.evaluation.corpora import open_labelled
+from voc2vec_jax.cli.corpus import named_corpus, open_labelled
 from voc2vec_jax.evaluation.baselines import majority_row
 from voc2vec_jax.evaluation.cross_validation import cross_validate
 
@@ -130,7 +130,9 @@ parser.add_argument("--seeds", type=int, nargs="+")
 parser.add_argument("--epochs", type=int)
 parser.add_argument("--exclude-bad", action="store_true")
 args = parser.parse_args()
-corpus = open_labelled(args.table, args.data_dir, exclude_bad=args.exclude_bad)
+_, corpus = open_labelled(
+    named_corpus(args.table, args.data_dir), exclude_bad=args.exclude_bad
+)
 inner = majority_row(corpus)
 
 def row(number, fold, seed):

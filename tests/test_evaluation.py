@@ -13,12 +13,13 @@ from tests.meshes import CONFIG as SMALL
 from tests.test_trainer import Clips, figures
 from tests.test_update import changed
 from voc2vec_jax.checkpoints.orbax import Checkpoints
-from voc2vec_jax.config import Config, ConfigError, TrainConfig
+from voc2vec_jax.config import Config, TrainConfig
 from voc2vec_jax.distributed import sharding
+from voc2vec_jax.errors import ConfigError, PreemptedError, TrainingDivergedError
 from voc2vec_jax.models.parameters import Params
 from voc2vec_jax.objectives import Wav2Vec2Task
 from voc2vec_jax.objectives.losses import Ratio
-from voc2vec_jax.training.loop import PreemptedError, TrainingDivergedError, fit
+from voc2vec_jax.training.loop import fit
 from voc2vec_jax.training.update import Training
 
 pytestmark = pytest.mark.unoptimised

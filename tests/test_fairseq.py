@@ -18,9 +18,9 @@ from tests.conftest import ARCHITECTURES, TINY
 from tests.reference import hf_config, hf_model
 from voc2vec_jax.checkpoints import convert
 from voc2vec_jax.checkpoints.formats.fairseq import FairseqCheckpoint, read_fairseq
-from voc2vec_jax.checkpoints.formats.pytorch import CheckpointError
 from voc2vec_jax.checkpoints.hf_config import config_from_hf, config_to_hf
 from voc2vec_jax.config import ModelConfig
+from voc2vec_jax.errors import CheckpointError
 from voc2vec_jax.models import HubertForPreTraining, Wav2Vec2ForPreTraining, Wav2Vec2Model
 from voc2vec_jax.models.parameters import describe
 

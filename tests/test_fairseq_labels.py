@@ -8,8 +8,9 @@ import pytest
 from data_pipelines.batches.frame_targets import open_targets
 from data_pipelines.frame_labels import fairseq_files
 from data_pipelines.frame_labels.label_store import LabelStore
-from data_pipelines.stores.building import Clip, DataError, FlatStore, build_store
-from voc2vec_jax.config import ConfigError
+from data_pipelines.stores.building import build_store
+from data_pipelines.stores.flat_store import Clip, FlatStore
+from voc2vec_jax.errors import ConfigError, DataError
 
 LENGTHS = (16_100, 400, 8_000)
 

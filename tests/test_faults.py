@@ -17,15 +17,16 @@ import pytest
 from tests.drill import drill, passed
 from tests.small_run import make_place, start, train_command
 from tests.test_trainer import CONFIG, Clips, figures, run
-from voc2vec_jax.checkpoints.checksums import (
-    CorruptCheckpointError,
-    damage,
-    newest_whole,
-    write_sums,
-)
-from voc2vec_jax.cli.train import BAD_DATA, FAILED, exit_code
+from voc2vec_jax.checkpoints.checksums import damage, newest_whole, write_sums
 from voc2vec_jax.distributed import lock
-from voc2vec_jax.distributed.lock import WorkdirLock, WorkdirLockedError
+from voc2vec_jax.distributed.lock import WorkdirLock
+from voc2vec_jax.errors import (
+    BAD_DATA,
+    FAILED,
+    CorruptCheckpointError,
+    WorkdirLockedError,
+    exit_code,
+)
 
 
 @pytest.mark.slow

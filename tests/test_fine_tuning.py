@@ -12,13 +12,13 @@ from flax import nnx
 from scipy.special import softmax
 
 from data_pipelines.batches.fine_tuning import CorpusClips
-from data_pipelines.stores.building import FlatStore, from_int16
+from data_pipelines.stores.flat_store import FlatStore, from_int16
 from tests.conftest import NO_DROPOUT
 from tests.labelled_corpus import CLASSES, MODEL, corpus
 from tests.reference import clips as noise
 from voc2vec_jax.checkpoints.loading import from_pretrained
 from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
-from voc2vec_jax.config import ConfigError
+from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.evaluation.cross_validation import LabelledCorpus, cross_validate
 from voc2vec_jax.evaluation.fine_tuning import FineTuning
 from voc2vec_jax.evaluation.folds import Fold

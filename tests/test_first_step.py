@@ -14,10 +14,11 @@ from tests.test_trainer import CONFIG as TRAINED
 from tests.test_trainer import Clips
 from voc2vec_jax.config import MeshConfig, OptimConfig
 from voc2vec_jax.distributed import sharding
+from voc2vec_jax.errors import PreemptedError, TrainingDivergedError
 from voc2vec_jax.objectives import Wav2Vec2Task
 from voc2vec_jax.training.dry_run import dry_run
 from voc2vec_jax.training.first_step import block_of, first_update, table
-from voc2vec_jax.training.loop import PreemptedError, TrainingDivergedError, fit
+from voc2vec_jax.training.loop import fit
 from voc2vec_jax.training.update import Training
 
 pytestmark = pytest.mark.unoptimised

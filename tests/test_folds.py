@@ -7,15 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from voc2vec_jax.config import ConfigError
-from voc2vec_jax.evaluation.folds import (
-    SELECTION_ON_TEST,
-    Fold,
-    UnlabelledError,
-    divide,
-    grouped_folds,
-    paper_folds,
-)
+from voc2vec_jax.errors import ConfigError, UnlabelledError
+from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST, Fold, divide, grouped_folds, paper_folds
 
 SIZES = {
     "asvp_esd": 12_625,

@@ -21,9 +21,11 @@ from data_pipelines.batches.pretraining import open_training_corpus
 from data_pipelines.batches.window_plan import BatchPlan, PlannedBatch
 from data_pipelines.frame_labels.building import building, finish
 from data_pipelines.frame_labels.label_store import Grid, LabelStore, Manifest
-from data_pipelines.stores.building import Clip, DataError, FlatStore, build_store
+from data_pipelines.stores.building import build_store
+from data_pipelines.stores.flat_store import Clip, FlatStore
 from voc2vec_jax.audio.signal import CONV_KERNELS, CONV_STRIDES, frames_from_samples
-from voc2vec_jax.config import ConfigError, DataConfig
+from voc2vec_jax.config import DataConfig
+from voc2vec_jax.errors import ConfigError, DataError
 
 FRAMES = Grid(400, 320)
 MFCC, LAYER = Grid(400, 160), Grid(400, 320)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from data_pipelines.batches.window_plan import BatchPlan
 from data_pipelines.corpora.held_out import held_out
-from voc2vec_jax.config import ConfigError, DataConfig
+from voc2vec_jax.config import DataConfig
+from voc2vec_jax.errors import ConfigError
 
 groups_of_clips = st.lists(st.sampled_from(["", "anna", "ben", "cleo", "dora"]), min_size=2)
 

@@ -16,14 +16,8 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
-from voc2vec_jax.checkpoints.convert import ConversionError
 from voc2vec_jax.checkpoints.formats import huggingface
-from voc2vec_jax.checkpoints.loading import (
-    CheckpointError,
-    from_pretrained,
-    load_params,
-    save_pretrained,
-)
+from voc2vec_jax.checkpoints.loading import from_pretrained, load_params, save_pretrained
 from voc2vec_jax.checkpoints.pretrained import (
     BUCKETS_PER_OCTAVE,
     Architecture,
@@ -31,7 +25,8 @@ from voc2vec_jax.checkpoints.pretrained import (
     PretrainedModel,
     _bucket,
 )
-from voc2vec_jax.config import ConfigError, ModelConfig
+from voc2vec_jax.config import ModelConfig
+from voc2vec_jax.errors import CheckpointError, ConfigError, ConversionError
 from voc2vec_jax.models import Wav2Vec2ForPreTraining, Wav2Vec2Model
 from voc2vec_jax.models.parameters import describe
 

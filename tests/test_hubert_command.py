@@ -8,7 +8,8 @@ import soundfile
 
 from tools import make_labels
 from voc2vec_jax import from_pretrained
-from voc2vec_jax.cli.train import BAD_DATA, DONE, WRONG_USAGE, main
+from voc2vec_jax.cli.train import main
+from voc2vec_jax.errors import BAD_DATA, DONE, WRONG_USAGE
 from voc2vec_jax.models import HubertForPreTraining
 from voc2vec_jax.training.log.metrics_file import read_metrics
 

@@ -18,7 +18,6 @@ from tests.test_trainer import Clips, figures
 from tests.test_update import changed, operations
 from voc2vec_jax.config import (
     Config,
-    ConfigError,
     DataConfig,
     MeshConfig,
     ModelConfig,
@@ -27,6 +26,7 @@ from voc2vec_jax.config import (
     TrainConfig,
 )
 from voc2vec_jax.distributed import sharding
+from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.objectives import HubertTask, build_task
 from voc2vec_jax.training.dry_run import dry_run
 from voc2vec_jax.training.log.alarm import LINES, CollapseAlarm, symptoms

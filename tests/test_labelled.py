@@ -12,9 +12,10 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from data_pipelines.batches.clip_plan import ClipPlan
 from data_pipelines.batches.fine_tuning import class_weights, dropped_files, labelled_clips
-from data_pipelines.stores.building import DataError, from_int16
+from data_pipelines.stores.flat_store import from_int16
 from tests.labelled_corpus import CLASSES, MODEL, corpus
-from voc2vec_jax.config import ClassifyConfig, Config, ConfigError, DataConfig
+from voc2vec_jax.config import ClassifyConfig, Config, DataConfig
+from voc2vec_jax.errors import ConfigError, DataError
 
 RULES = {"max_seconds": 0.5, "bucket_seconds": (0.1, 0.25, 0.5)}
 LENGTHS = st.lists(st.integers(400, 40_000), min_size=1, max_size=40)

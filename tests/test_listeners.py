@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.test_update import changed
-from voc2vec_jax.config import Config, ConfigError
+from voc2vec_jax.config import Config
+from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.training.log.trackers import check_installed, open_listeners
 
 

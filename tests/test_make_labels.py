@@ -12,7 +12,7 @@ from sklearn.cluster import KMeans
 
 from data_pipelines.corpora.sources import store_from_table
 from data_pipelines.frame_labels.label_store import LabelStore
-from data_pipelines.stores.building import FlatStore, from_int16
+from data_pipelines.stores.flat_store import FlatStore, from_int16
 from tests.conftest import TINY
 from tools import make_labels
 from voc2vec_jax.audio.mfcc import mfcc

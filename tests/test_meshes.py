@@ -13,8 +13,9 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from tests.meshes import CONFIG, CONFIGS, MESHES, STEPS
-from voc2vec_jax.config import ConfigError, MeshConfig
+from voc2vec_jax.config import MeshConfig
 from voc2vec_jax.distributed import sharding
+from voc2vec_jax.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 LAYER = "wav2vec2.encoder.layers.0."

@@ -9,7 +9,8 @@ import optax
 import pytest
 import torch
 
-from voc2vec_jax.config import ConfigError, OptimConfig
+from voc2vec_jax.config import OptimConfig
+from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.training.optimizer import learning_rate, optimizer, trained_paths, values_by_path
 
 CONFIG = OptimConfig(learning_rate=0.02, warmup_steps=3, epsilon=1e-3, weight_decay=0.1)

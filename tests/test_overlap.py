@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from data_pipelines.preparation.fingerprint import Fingerprint, FingerprintIndex, fingerprint
 from data_pipelines.preparation.overlap import find_overlaps
 from data_pipelines.preparation.prepare import prepare_dataset
-from data_pipelines.stores.building import Clip, DataError, FlatStore, build_store, to_int16
+from data_pipelines.stores.building import build_store
+from data_pipelines.stores.flat_store import Clip, FlatStore, to_int16
 from data_pipelines.synthetic.corpus import synthetic_corpus
-from tools.find_overlap import BAD_DATA, DONE, WRONG_USAGE, main
+from tools.find_overlap import main
+from voc2vec_jax.errors import BAD_DATA, DONE, WRONG_USAGE, DataError
 
 Waveform = NDArray[np.float32]
 

@@ -11,9 +11,11 @@ import pytest
 from data_pipelines.batches.augment import Augmentation
 from data_pipelines.batches.pipeline import Batch, ClassLabels, Share, batches
 from data_pipelines.batches.window_plan import BatchPlan
-from data_pipelines.stores.building import Clip, DataError, FlatStore, build_store, from_int16
+from data_pipelines.stores.building import build_store
+from data_pipelines.stores.flat_store import Clip, FlatStore, from_int16
 from voc2vec_jax.audio.signal import normalize, pad_batch
-from voc2vec_jax.config import ConfigError, DataConfig
+from voc2vec_jax.config import DataConfig
+from voc2vec_jax.errors import ConfigError, DataError
 
 DATA = DataConfig(
     max_seconds=0.5, bucket_seconds=(0.1, 0.3, 0.5), batch_seconds=2.0, batch_multiple=4

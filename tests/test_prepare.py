@@ -21,9 +21,9 @@ from data_pipelines.batches.pretraining import open_training_corpus
 from data_pipelines.corpora.prepared import dataset_names, find_prepared, open_prepared
 from data_pipelines.corpora.sources import open_corpus
 from data_pipelines.preparation.prepare import builder_class, make_builder, prepare_dataset
-from data_pipelines.stores.building import DataError
-from tools.prepare_data import BAD_DATA, DONE, WRONG_USAGE, main
-from voc2vec_jax.config import ConfigError, DataConfig
+from tools.prepare_data import main
+from voc2vec_jax.config import DataConfig
+from voc2vec_jax.errors import BAD_DATA, DONE, WRONG_USAGE, ConfigError, DataError
 
 ROOT = Path(__file__).parents[1]
 APP = "0D1AD73E-4C5E-45F3-85C4-9A3CB71E8856"

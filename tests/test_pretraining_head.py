@@ -18,12 +18,11 @@ from tests.reference import clips, hf_model, sample_mask
 from tests.test_hubert import LABELS, batch_of, draws_for
 from tools import convert_weights, verify_parity
 from voc2vec_jax.checkpoints import loading, orbax_weights
-from voc2vec_jax.checkpoints.convert import ConversionError
-from voc2vec_jax.checkpoints.formats.huggingface import CheckpointError
 from voc2vec_jax.checkpoints.hubert_head import FILE
 from voc2vec_jax.checkpoints.loading import from_pretrained, save_pretrained
-from voc2vec_jax.checkpoints.pretrained import FreshHeadError, Preprocessor, PretrainedModel
+from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.config import Config, ModelConfig, ObjectiveConfig
+from voc2vec_jax.errors import CheckpointError, ConversionError, FreshHeadError
 from voc2vec_jax.models import HubertForPreTraining, HubertModel
 from voc2vec_jax.models.parameters import Params, describe, merge, split
 from voc2vec_jax.objectives import HubertTask

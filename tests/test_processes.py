@@ -30,11 +30,11 @@ from tests.small_run import (
     train_command,
 )
 from voc2vec_jax.checkpoints.orbax import Checkpoints
-from voc2vec_jax.cli.train import BAD_DATA, FAILED, PREEMPTED, WRONG_USAGE, main, parse
-from voc2vec_jax.config import ConfigError
+from voc2vec_jax.cli.train import main, parse
 from voc2vec_jax.distributed import processes, sharding
 from voc2vec_jax.distributed.lock import LOCK, WorkdirLock
 from voc2vec_jax.distributed.processes import LOST_ANOTHER, Processes
+from voc2vec_jax.errors import BAD_DATA, FAILED, STOPPED, WRONG_USAGE, ConfigError
 from voc2vec_jax.training.starting_point import newest_step
 
 FSDP = ("--mesh.data", "2", "--mesh.fsdp", "2")
@@ -180,7 +180,7 @@ def strike(place: Path, workdir: Path, index: int, *more: str, how: str) -> tupl
 @pytest.mark.slow  # the drill does it too, without looking at the messages
 def test_sigterm_to_one_of_two_stops_both_at_one_step(place: Path, tmp_path: Path) -> None:
     code, said, seconds = strike(place, tmp_path / "run", 1, how="terminate")
-    assert code == PREEMPTED, said
+    assert code == STOPPED, said
     assert seconds < 60
     stopped = re.findall(r"^\[([01])\] stopped: SIGTERM at step (\d+): state saved", said, re.M)
     assert sorted(index for index, _ in stopped) == ["0", "1"], said
@@ -387,7 +387,7 @@ print("here is", index, flush=True)
     ("body", "code", "said"),
     [
         ("", 0, "[1] here is 1"),
-        ("sys.exit(75)", PREEMPTED, "[0] here is 0"),
+        ("sys.exit(75)", STOPPED, "[0] here is 0"),
         ("sys.exit(3 if index else 0)", BAD_DATA, "process 1 exited with 3"),
         ("sys.exit(1) if index else time.sleep(60)", FAILED, "process 0 is killed"),
         (
@@ -413,7 +413,7 @@ def test_the_launcher_passes_a_signal_on() -> None:
         seen += "set" in launcher.stdout.readline()
     launcher.send_signal(signal.SIGINT)
     output, _ = launcher.communicate(timeout=30)
-    assert launcher.returncode == PREEMPTED, output
+    assert launcher.returncode == STOPPED, output
     assert "SIGINT: telling all processes" in output
 
 

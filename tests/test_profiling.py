@@ -9,11 +9,11 @@ import pytest
 
 from tests.test_first_step import CONFIG
 from tests.test_trainer import Clips, figures
-from voc2vec_jax.config import ConfigError
 from voc2vec_jax.distributed import sharding
+from voc2vec_jax.errors import ConfigError, PreemptedError
 from voc2vec_jax.objectives import Wav2Vec2Task
 from voc2vec_jax.training.log.profiler import profiled_steps
-from voc2vec_jax.training.loop import PreemptedError, fit
+from voc2vec_jax.training.loop import fit
 from voc2vec_jax.training.update import Training
 
 pytestmark = pytest.mark.unoptimised

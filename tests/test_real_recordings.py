@@ -13,7 +13,7 @@ import pytest
 
 from data_pipelines.preparation.fingerprint import FingerprintIndex, fingerprint
 from data_pipelines.preparation.prepare import prepare_dataset, prepare_table
-from data_pipelines.stores.building import to_int16
+from data_pipelines.stores.flat_store import to_int16
 from voc2vec_jax.audio.signal import load_audio
 
 

@@ -12,9 +12,10 @@ import pytest
 from tests.conftest import ARCHITECTURES
 from tests.meshes import CONFIG, batch_of
 from tests.test_update import changed
-from voc2vec_jax.config import Config, ConfigError, MeshConfig
+from voc2vec_jax.config import Config, MeshConfig
 from voc2vec_jax.config.train import Remat
 from voc2vec_jax.distributed import sharding
+from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.models.parameters import Params
 from voc2vec_jax.objectives import Wav2Vec2Task
 from voc2vec_jax.training.update import Training

@@ -12,10 +12,10 @@ import pytest
 from tests.reference import clips
 from tests.test_trainer import CONFIG, Clips, run
 from voc2vec_jax.checkpoints import loading
-from voc2vec_jax.checkpoints.orbax import CheckpointMismatchError
 from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
-from voc2vec_jax.config import Config, ConfigError, ObjectiveConfig
+from voc2vec_jax.config import Config, ObjectiveConfig
 from voc2vec_jax.distributed import sharding
+from voc2vec_jax.errors import CheckpointMismatchError, ConfigError
 from voc2vec_jax.models import Wav2Vec2ForPreTraining
 from voc2vec_jax.models.parameters import describe, merge, split
 from voc2vec_jax.objectives import Wav2Vec2Task

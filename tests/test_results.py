@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from voc2vec_jax.config import ConfigError
+from voc2vec_jax.errors import ConfigError, ResultsError
 from voc2vec_jax.evaluation.results import (
     Evaluation,
     FoldResult,
-    ResultsError,
     claim,
     finished_or_run,
     fold_path,

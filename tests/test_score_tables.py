@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from tests.test_results import CLASSES, make_evaluation, make_fold
+from voc2vec_jax.errors import ResultsError
 from voc2vec_jax.evaluation import published
 from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST
 from voc2vec_jax.evaluation.plots import plot_confusion, plot_recalls
 from voc2vec_jax.evaluation.report import load_evaluation, summarise, write_report
-from voc2vec_jax.evaluation.results import ResultsError, fold_path, save_fold
+from voc2vec_jax.evaluation.results import fold_path, save_fold
 from voc2vec_jax.evaluation.significance import compare_all
 from voc2vec_jax.evaluation.tables import (
     Scored,

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.test_results import make_evaluation, make_fold
-from voc2vec_jax.evaluation.results import FoldResult, ResultsError
+from voc2vec_jax.errors import ResultsError
+from voc2vec_jax.evaluation.results import FoldResult
 from voc2vec_jax.evaluation.significance import compare_all, corrected_t, fold_scores, holm
 
 

@@ -16,19 +16,13 @@ from rich.console import Console
 
 from data_pipelines.corpora.sources import open_corpus, store_from_folder, store_from_table
 from data_pipelines.stores import decode
-from data_pipelines.stores.building import (
-    Clip,
-    DataError,
-    FlatStore,
-    Int16Array,
-    build_store,
-    from_int16,
-    to_int16,
-)
+from data_pipelines.stores.building import build_store
+from data_pipelines.stores.flat_store import Clip, FlatStore, Int16Array, from_int16, to_int16
 from data_pipelines.stores.report import Expected, plot_durations, report_table
 from data_pipelines.synthetic.corpus import CLASSES, SyntheticClip
 from voc2vec_jax.audio.signal import load_audio, normalize
-from voc2vec_jax.config import ConfigError, DataConfig
+from voc2vec_jax.config import DataConfig
+from voc2vec_jax.errors import ConfigError, DataError
 
 
 def noise(length: int, seed: int = 0) -> Int16Array:

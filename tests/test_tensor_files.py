@@ -24,12 +24,12 @@ from voc2vec_jax.checkpoints.formats.huggingface import (
     SAFETENSORS_INDEX,
     TORCH_BIN,
     TORCH_INDEX,
-    CheckpointError,
     read_tensors,
     write_tensors,
     writing_tensors,
 )
 from voc2vec_jax.config import ModelConfig
+from voc2vec_jax.errors import CheckpointError
 from voc2vec_jax.models import Wav2Vec2Model
 from voc2vec_jax.models.parameters import describe
 

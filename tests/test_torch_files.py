@@ -23,12 +23,8 @@ import torch
 from hypothesis import given, settings
 
 from voc2vec_jax.checkpoints.formats.plain_pickle import Global, Opaque
-from voc2vec_jax.checkpoints.formats.pytorch import (
-    LEGACY_MAGIC,
-    LEGACY_PROTOCOL,
-    CheckpointError,
-    read_torch,
-)
+from voc2vec_jax.checkpoints.formats.pytorch import LEGACY_MAGIC, LEGACY_PROTOCOL, read_torch
+from voc2vec_jax.errors import CheckpointError
 
 ZIP, LEGACY = True, False
 BOTH = pytest.mark.parametrize("zipped", [ZIP, LEGACY], ids=["zip", "legacy"])

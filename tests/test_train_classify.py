@@ -12,8 +12,9 @@ import transformers
 from tests.labelled_corpus import CLASSES, MODEL, waveforms
 from voc2vec_jax.checkpoints.loading import from_pretrained
 from voc2vec_jax.cli import train
-from voc2vec_jax.config import ClassifyConfig, Config, ConfigError, OptimConfig, TrainConfig
+from voc2vec_jax.config import ClassifyConfig, Config, OptimConfig, TrainConfig
 from voc2vec_jax.distributed import sharding
+from voc2vec_jax.errors import DONE, WRONG_USAGE, ConfigError
 from voc2vec_jax.objectives import ClassifyTask
 from voc2vec_jax.training.log.metrics_file import read_metrics
 from voc2vec_jax.training.update import Training
@@ -65,7 +66,7 @@ def run(place: Path, workdir: Path, *more: str) -> int:
 
 @pytest.fixture(scope="module")
 def trained(place: Path) -> Path:
-    assert run(place, place / "run") == train.DONE
+    assert run(place, place / "run") == DONE
     return place / "run"
 
 
@@ -91,7 +92,7 @@ def test_held_out_figures_choose_the_export(trained: Path) -> None:
 
 def test_a_finished_run_is_not_trained_again(trained: Path, place: Path) -> None:
     before = (trained / "export" / "model.safetensors").read_bytes()
-    assert run(place, trained) == train.DONE
+    assert run(place, trained) == DONE
     assert (trained / "export" / "model.safetensors").read_bytes() == before
     working = from_pretrained(trained, padding="masked")
     assert working.architecture.__name__ == "Wav2Vec2ForSequenceClassification"
@@ -102,7 +103,7 @@ def test_a_head_is_never_taken_over_unseen(
 ) -> None:
     out = tmp_path / "again"
     more = ("--init-from", str(trained / "export"), "--train.patience", "1")
-    assert run(place, out, *more, "--optim.learning-rate", "1e-12") == train.DONE
+    assert run(place, out, *more, "--optim.learning-rate", "1e-12") == DONE
     said = capsys.readouterr().err
     assert "restart: the classifier is drawn anew" in said
     # Nothing moves, so that the second evaluation is no better than the first, and the last.
@@ -112,7 +113,7 @@ def test_a_head_is_never_taken_over_unseen(
     np.testing.assert_allclose(ours.params[path], theirs.params[path], atol=1e-8)
     assert not np.allclose(ours.params["classifier.kernel"], theirs.params["classifier.kernel"])
     # Started again, a run that has lost patience ends at once.
-    assert run(place, out, *more, "--optim.learning-rate", "1e-12") == train.DONE
+    assert run(place, out, *more, "--optim.learning-rate", "1e-12") == DONE
     assert [line["step"] for line in read_metrics(out / "metrics.jsonl")] == [3, 6]
 
 
@@ -120,7 +121,7 @@ def test_other_classes_than_those_of_the_corpus_are_refused(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     labels = ("--model.labels", "laugh", "cry")
-    assert run(place, tmp_path / "out", *labels) == train.WRONG_USAGE
+    assert run(place, tmp_path / "out", *labels) == WRONG_USAGE
     assert "model.labels=['laugh', 'cry']: the corpus has the classes ['cry'" in (
         capsys.readouterr().err
     )
@@ -161,5 +162,5 @@ def test_an_unlabelled_corpus_is_refused(
     table = place / "unlabelled.csv"
     table.write_text("path\n00.wav\n01.wav\n")
     arguments = ("--data.table", str(table), "--model.labels", *CLASSES)
-    assert run(place, tmp_path / "out", *arguments) == train.WRONG_USAGE
+    assert run(place, tmp_path / "out", *arguments) == WRONG_USAGE
     assert "the corpus has the classes []" in capsys.readouterr().err

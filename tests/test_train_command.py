@@ -19,8 +19,9 @@ from safetensors.numpy import load_file
 
 from tests.small_run import QUICK_TO_COMPILE
 from voc2vec_jax import from_pretrained
-from voc2vec_jax.cli.train import BAD_DATA, DONE, FAILED, PREEMPTED, WRONG_USAGE, main
+from voc2vec_jax.cli.train import main
 from voc2vec_jax.config import Config
+from voc2vec_jax.errors import BAD_DATA, DONE, FAILED, STOPPED, WRONG_USAGE
 
 ROOT = Path(__file__).parents[1]
 CONFIG = """
@@ -152,7 +153,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(
     wait_for_checkpoint(tmp_path, 10)
     process.send_signal(number)
     output, _ = process.communicate(timeout=100)
-    assert process.returncode == (PREEMPTED if number == signal.SIGTERM else -9), output
+    assert process.returncode == (STOPPED if number == signal.SIGTERM else -9), output
     assert "resumed at step" in finish(arguments)
     assert figures(tmp_path) == figures(undisturbed)
     for name in ("model.safetensors", "config.json", "README.md", "preprocessor_config.json"):

@@ -14,25 +14,19 @@ import numpy as np
 import pytest
 
 from tests.reference import clips
-from voc2vec_jax.checkpoints.orbax import (
-    BestInMemory,
-    CheckpointMismatchError,
-    Checkpoints,
-    CheckpointWriteError,
-    with_shardings,
-)
-from voc2vec_jax.config import (
-    Config,
-    ConfigError,
-    MeshConfig,
-    ModelConfig,
-    OptimConfig,
-    TrainConfig,
-)
+from voc2vec_jax.checkpoints.orbax import BestInMemory, Checkpoints, with_shardings
+from voc2vec_jax.config import Config, MeshConfig, ModelConfig, OptimConfig, TrainConfig
 from voc2vec_jax.distributed import sharding
+from voc2vec_jax.errors import (
+    CheckpointMismatchError,
+    CheckpointWriteError,
+    ConfigError,
+    PreemptedError,
+    TrainingDivergedError,
+)
 from voc2vec_jax.objectives import Wav2Vec2Task
 from voc2vec_jax.training.log.metrics_file import PARTS, MetricsFile, Window, read_metrics
-from voc2vec_jax.training.loop import PreemptedError, TrainingDivergedError, _Run, fit
+from voc2vec_jax.training.loop import _Run, fit
 from voc2vec_jax.training.starting_point import Progress
 from voc2vec_jax.training.update import Training
 

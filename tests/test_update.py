@@ -12,8 +12,9 @@ import pytest
 
 from tests.conftest import ARCHITECTURES, NO_DROPOUT
 from tests.meshes import CONFIG, batch_of
-from voc2vec_jax.config import Config, ConfigError, MeshConfig
+from voc2vec_jax.config import Config, MeshConfig
 from voc2vec_jax.distributed import sharding
+from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.models.parameters import Params
 from voc2vec_jax.objectives import Batch, Wav2Vec2Task
 from voc2vec_jax.training.precision import to_compute

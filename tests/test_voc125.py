@@ -20,11 +20,12 @@ from data_pipelines.corpora.sources import open_corpus
 from data_pipelines.corpora.voc125 import mixture_rates, statement
 from data_pipelines.preparation.prepare import builder_class
 from data_pipelines.stores.building import build_store
-from data_pipelines.stores.flat_store import Clip, DataError, FlatStore
+from data_pipelines.stores.flat_store import Clip, FlatStore
 from tests.test_plan import voc125_like
-from tools.prepare_data import BAD_DATA, DONE, main
-from voc2vec_jax.cli.train import load_config
-from voc2vec_jax.config import ConfigError, DataConfig
+from tools.prepare_data import main
+from voc2vec_jax.cli.config_files import load_config
+from voc2vec_jax.config import DataConfig
+from voc2vec_jax.errors import BAD_DATA, DONE, ConfigError, DataError
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from voc2vec_jax.files import write_json
+from voc2vec_jax.pictures import new_figure, save_png
 from voc2vec_jax.training.log.metrics_file import read_metrics
 
 PANELS = (
@@ -87,13 +89,9 @@ def differing_settings(configs: dict[str, dict[str, Any]]) -> dict[str, dict[str
 
 def draw(curves: dict[str, list[dict[str, float]]], png: Path) -> None:
     """One panel per figure, one line per run."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     panels = [p for p in PANELS if any(p in point for run in curves.values() for point in run)]
     columns = -(-len(panels) // 2)
-    figure = Figure(figsize=(5 * columns, 5.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(5 * columns, 5.5)
     for axis, panel in zip(figure.subplots(2, columns, squeeze=False).flat, panels, strict=False):
         for name, points in curves.items():
             shown = [(point["step"], point[panel]) for point in points if panel in point]
@@ -103,7 +101,7 @@ def draw(curves: dict[str, list[dict[str, float]]], png: Path) -> None:
         axis.grid(alpha=0.3)
     if len(curves) > 1:
         figure.axes[0].legend()
-    figure.savefig(png, format="png", dpi=90)
+    save_png(figure, png, dpi=90)
 
 
 def main() -> None:
@@ -122,7 +120,7 @@ def main() -> None:
     content: dict[str, Any] = {"curves": curves}
     if len(curves) > 1:
         content = {"differing_settings": differing_settings(configs), **content}
-    figures.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(figures, content)
     print(f"curves: {png}, {figures}")
 
 

@@ -27,10 +27,9 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from voc2vec_jax.cli.train import named_config
-from voc2vec_jax.config import Config, ConfigError
-
-DONE, WRONG_USAGE = 0, 2
+from voc2vec_jax.cli.command import run
+from voc2vec_jax.cli.config_files import named_config
+from voc2vec_jax.config import Config
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def compile_ahead(arguments: Arguments) -> None:
     """
     prepare_environment(arguments.topology)
     from tools.ahead import display
-    from voc2vec_jax.evaluation.results import write_json
+    from voc2vec_jax.files import write_json
 
     console, done = Console(stderr=arguments.json), []
     for report in reports(arguments):
@@ -133,12 +132,7 @@ def compile_ahead(arguments: Arguments) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code. What does not fit is a finding, no failure."""
-    try:
-        compile_ahead(parse(sys.argv[1:] if argv is None else argv))
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return WRONG_USAGE
-    return DONE
+    return run(lambda: compile_ahead(parse(sys.argv[1:] if argv is None else argv)))
 
 
 if __name__ == "__main__":

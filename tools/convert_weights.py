@@ -14,6 +14,7 @@ Examples:
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,12 +22,9 @@ from typing import Annotated, Literal
 import tyro
 
 from voc2vec_jax.checkpoints import orbax_weights
-from voc2vec_jax.checkpoints.convert import ConversionError
-from voc2vec_jax.checkpoints.formats.huggingface import CheckpointError
-from voc2vec_jax.checkpoints.loading import from_pretrained, save_pretrained
-from voc2vec_jax.checkpoints.source import read_source
-from voc2vec_jax.config import ConfigError
-from voc2vec_jax.models.architectures import ENCODERS
+from voc2vec_jax.checkpoints.loading import from_pretrained, load_encoder, save_pretrained
+from voc2vec_jax.cli.command import run
+from voc2vec_jax.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -52,13 +50,8 @@ def convert(arguments: Arguments) -> str:
     destination = arguments.destination
     if destination.is_dir() and any(destination.iterdir()):
         raise CheckpointError(f"{destination}: is not empty; give a new folder")
-    architecture = None
-    if arguments.encoder_only:
-        family = read_source(arguments.source, arguments.revision).config.model_type
-        architecture = ENCODERS[family]
-    model = from_pretrained(
-        arguments.source, revision=arguments.revision, architecture=architecture
-    )
+    load = load_encoder if arguments.encoder_only else from_pretrained
+    model = load(arguments.source, revision=arguments.revision)
     if arguments.to == "orbax":
         orbax_weights.write(model, destination)
     else:
@@ -71,21 +64,13 @@ def convert(arguments: Arguments) -> str:
     return f"{model.architecture.__name__} -> {destination}\n{model.ledger}"
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
-    try:
-        print(convert(arguments))
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (CheckpointError, ConversionError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 3
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code (see the README)."""
+
+    def work() -> None:
+        print(convert(tyro.cli(Arguments, args=argv, description=__doc__)))
+
+    return run(work)
 
 
 if __name__ == "__main__":

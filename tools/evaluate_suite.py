@@ -15,7 +15,7 @@ research and non-commercial use only.
 
 import itertools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,17 +23,16 @@ from typing import Annotated, Any
 import tyro
 
 from data_pipelines.corpora.sources import default_data_dir
-from data_pipelines.stores.building import DataError
-from tools.evaluation.corpora import open_labelled
 from tools.evaluation.rows import ModelRuns, host_rows, named
-from voc2vec_jax.config import ConfigError
+from voc2vec_jax.cli.command import run
+from voc2vec_jax.cli.corpus import named_corpus, open_labelled
+from voc2vec_jax.errors import DONE, FAILED
 from voc2vec_jax.evaluation import published
-from voc2vec_jax.evaluation.clip_vectors import FeaturesError
 from voc2vec_jax.evaluation.cross_validation import LabelledCorpus, cross_validate
-from voc2vec_jax.evaluation.folds import Protocol, UnlabelledError, divide
+from voc2vec_jax.evaluation.folds import Protocol, divide
 from voc2vec_jax.evaluation.plots import plot_confusion, plot_recalls
 from voc2vec_jax.evaluation.report import finite, report, summarise
-from voc2vec_jax.evaluation.results import Evaluation, FoldResult, ResultsError, write_json
+from voc2vec_jax.evaluation.results import Evaluation, FoldResult
 from voc2vec_jax.evaluation.significance import PairedTest, compare_all
 from voc2vec_jax.evaluation.tables import (
     Scoreboard,
@@ -44,8 +43,8 @@ from voc2vec_jax.evaluation.tables import (
     pooled_table,
     significance_table,
 )
+from voc2vec_jax.files import write_json, write_text
 
-FAILED, WRONG_USAGE, BAD_DATA = 1, 2, 3
 Boards = dict[Protocol, dict[tuple[str, str], Scored]]
 
 
@@ -78,13 +77,13 @@ class Arguments:
     """Where decoded corpora are kept; default `$VOC2VEC_DATA_DIR`, else `~/.cache/voc2vec_jax`."""
 
 
-def run(arguments: Arguments) -> bool:
+def run_suite(arguments: Arguments) -> bool:
     """Runs what is not finished yet, and writes everything; False if a model failed."""
     data_dir = (arguments.data_dir or default_data_dir()).expanduser()
     models = named("--models", arguments.models)
     corpora = {
-        dataset: open_labelled(dataset, data_dir, exclude_bad=arguments.exclude_bad)
-        for dataset in arguments.datasets
+        name: open_labelled(named_corpus(name, data_dir), exclude_bad=arguments.exclude_bad)[1]
+        for name in arguments.datasets
     }
     boards: Boards = {protocol: {} for protocol in arguments.protocols}
     for corpus, protocol in itertools.product(corpora.values(), arguments.protocols):
@@ -221,29 +220,18 @@ def _figures(
     }
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code (see the README)."""
 
+    def work() -> int:
+        arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+        complete = run_suite(arguments)
+        tables = arguments.out / "tables.md"
+        print(tables.read_text(encoding="utf-8") if tables.exists() else "nothing was run")
+        return DONE if complete else FAILED
 
-def main() -> None:
-    """Runs the command line."""
-    arguments = tyro.cli(Arguments, description=__doc__)
-    try:
-        complete = run(arguments)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(WRONG_USAGE)
-    except (DataError, FeaturesError, ResultsError, UnlabelledError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(BAD_DATA)
-    tables = arguments.out / "tables.md"
-    print(tables.read_text(encoding="utf-8") if tables.exists() else "nothing was run")
-    if not complete:
-        sys.exit(FAILED)
+    return run(work)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

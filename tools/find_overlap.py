@@ -15,18 +15,18 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from data_pipelines.corpora.sources import default_data_dir, open_corpus
+from data_pipelines.corpora.sources import open_corpus
 from data_pipelines.preparation.overlap import Overlap, find_overlaps
-from data_pipelines.stores.flat_store import DataError, FlatStore
-from voc2vec_jax.config import ConfigError, DataConfig
-
-DONE, FAILED, WRONG_USAGE, BAD_DATA = 0, 1, 2, 3
+from data_pipelines.stores.flat_store import FlatStore
+from voc2vec_jax.cli.command import run
+from voc2vec_jax.cli.corpus import named_corpus
+from voc2vec_jax.files import write_json
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,14 @@ class Arguments:
     """Where datasets are prepared; default `$VOC2VEC_DATA_DIR`, else `~/.cache/voc2vec_jax`."""
 
 
-def _open(name: str, data_dir: Path) -> FlatStore:
-    if Path(name).is_dir():
-        return open_corpus(DataConfig(folder=name, data_dir=str(data_dir)))
-    return open_corpus(DataConfig(name=name, data_dir=str(data_dir)))
+def _open(name: str, data_dir: Path | None) -> FlatStore:
+    data = named_corpus(name, data_dir)
+    return open_corpus(replace(data, folder=name) if Path(name).is_dir() else data)
 
 
 def find(arguments: Arguments) -> None:
     """Does what the command line asks for; see `sources.open_corpus` for what it raises."""
-    data_dir = (arguments.data_dir or default_data_dir()).expanduser()
-    a, b = (_open(name, data_dir) for name in (arguments.a, arguments.b))
+    a, b = (_open(name, arguments.data_dir) for name in (arguments.a, arguments.b))
     overlaps = find_overlaps(a, b)
     excluded = sorted({overlap.a for overlap in overlaps})
     report = {
@@ -70,14 +68,15 @@ def find(arguments: Arguments) -> None:
         writer.writeheader()
         writer.writerows(asdict(overlap) for overlap in overlaps)
     (arguments.out / "exclude.txt").write_text("".join(f"{clip}\n" for clip in excluded))
-    (arguments.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(arguments.out / "report.json", report, indent=2)
     print(json.dumps(report, indent=2))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code (see the README)."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
+
+    def work() -> None:
         find(
             tyro.cli(
                 Arguments,
@@ -86,11 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 prog="python -m tools.find_overlap",
             )
         )
-    except (ConfigError, DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        codes = {ConfigError: WRONG_USAGE, DataError: BAD_DATA}
-        return next((code for kind, code in codes.items() if isinstance(error, kind)), FAILED)
-    return DONE
+
+    return run(work)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ from typing import TextIO
 
 import tyro
 
-from voc2vec_jax.cli.train import DONE, PREEMPTED, WRONG_USAGE
 from voc2vec_jax.distributed.processes import LOST_ANOTHER
+from voc2vec_jax.errors import DONE, STOPPED, WRONG_USAGE
 
 POLL_SECONDS = 0.1
 
@@ -105,12 +105,12 @@ class Launch:
             reader.join()
         if self._first_failure is not None:
             return self._first_failure
-        return PREEMPTED if PREEMPTED in codes.values() else DONE
+        return STOPPED if STOPPED in codes.values() else DONE
 
     def _ended(self, index: int, code: int, others: bool) -> None:
         if code == DONE:
             return
-        if code not in (DONE, PREEMPTED) and self._first_failure is None:
+        if code not in (DONE, STOPPED) and self._first_failure is None:
             self._first_failure = 128 - code if code < 0 else code
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
         if code in (LOST_ANOTHER, -signal.SIGABRT):

@@ -23,8 +23,6 @@ Examples:
 import dataclasses
 import functools
 import logging
-import os
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -47,10 +45,11 @@ from data_pipelines.frame_labels.label_store import (
     Manifest,
     array_sha256,
 )
-from data_pipelines.stores.flat_store import DataError, FlatStore, from_int16
-from voc2vec_jax.config import ConfigError, DataConfig
+from data_pipelines.stores.flat_store import FlatStore, from_int16
+from voc2vec_jax.cli.command import prepare_process, run
+from voc2vec_jax.config import DataConfig
+from voc2vec_jax.errors import ConfigError
 
-DONE, FAILED, WRONG_USAGE, BAD_DATA, STOPPED = 0, 1, 2, 3, 75
 FAIRSEQ_SPLIT = "train"
 
 if TYPE_CHECKING:  # the rest of JAX is loaded when it is needed, so that --help answers at once
@@ -242,24 +241,12 @@ def report(store: LabelStore) -> str:
     return "\n".join(lines)
 
 
-def _exit_code(error: Exception) -> int | None:
-    """The documented exit code of an expected error; None for a bug, which keeps its traceback."""
-    from voc2vec_jax.checkpoints.convert import ConversionError
-    from voc2vec_jax.checkpoints.formats.huggingface import CheckpointError
-
-    codes: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
-        ((ConfigError,), WRONG_USAGE),
-        ((DataError, CheckpointError, ConversionError), BAD_DATA),
-        ((OSError,), FAILED),
-    )
-    return next((code for kinds, code in codes if isinstance(error, kinds)), None)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code (see the README)."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("jax").setLevel(logging.WARNING)  # it tells of every device it does not find
-    try:
+
+    def work() -> None:
         arguments = tyro.cli(
             Arguments,
             args=sys.argv[1:] if argv is None else list(argv),
@@ -267,21 +254,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             prog="python -m tools.make_labels",
         )
         print(report(make(arguments)))
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on from here", file=sys.stderr)
-        return STOPPED
-    except Exception as error:
-        code = _exit_code(error)
-        if code is None:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return code
-    return DONE
+
+    return run(work, stopped="the same command goes on from here")
 
 
 if __name__ == "__main__":
-    # An unpacked dataset is read by TensorFlow, whose chatter would bury the report.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    prepare_process(sigterm_is_ctrl_c=True)
     sys.exit(main())

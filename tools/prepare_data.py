@@ -20,8 +20,6 @@ Examples:
 
 import json
 import logging
-import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,11 +33,9 @@ from rich.table import Table
 from data_pipelines.corpora import voc125
 from data_pipelines.corpora.prepared import dataset_names
 from data_pipelines.corpora.sources import default_data_dir
-from data_pipelines.stores.flat_store import DataError
 from data_pipelines.stores.report import report_table
-from voc2vec_jax.config import ConfigError
-
-DONE, FAILED, WRONG_USAGE, BAD_DATA, STOPPED = 0, 1, 2, 3, 75
+from voc2vec_jax.cli.command import prepare_process, run
+from voc2vec_jax.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -162,7 +158,8 @@ def _list() -> Table:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code (see the README)."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
+
+    def work() -> None:
         prepare(
             tyro.cli(
                 Arguments,
@@ -171,19 +168,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 prog="python -m tools.prepare_data",
             )
         )
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on from here", file=sys.stderr)
-        return STOPPED
-    except (ConfigError, DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        codes = {ConfigError: WRONG_USAGE, DataError: BAD_DATA}
-        return next((code for kind, code in codes.items() if isinstance(error, kind)), FAILED)
-    return DONE
+
+    return run(work, stopped="the same command goes on from here")
 
 
 if __name__ == "__main__":
-    # TFDS takes TensorFlow in for what is too large to shuffle in memory.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    prepare_process(sigterm_is_ctrl_c=True)
     sys.exit(main())

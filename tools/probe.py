@@ -5,10 +5,9 @@ on folds that share no speaker. `python -m data_pipelines.corpora` makes the tab
 Donate-a-Cry.
 """
 
-import json
-import os
 import statistics
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -17,17 +16,14 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from data_pipelines.stores.building import DataError, FlatStore, from_int16
-from voc2vec_jax.checkpoints.convert import ConversionError
-from voc2vec_jax.checkpoints.formats.huggingface import CheckpointError
-from voc2vec_jax.checkpoints.loading import from_pretrained
-from voc2vec_jax.checkpoints.pretrained import PretrainedModel
-from voc2vec_jax.checkpoints.source import read_source
-from voc2vec_jax.config import ConfigError
+from data_pipelines.stores.flat_store import FlatStore, from_int16
+from voc2vec_jax.checkpoints.loading import load_encoder
+from voc2vec_jax.cli.command import run
+from voc2vec_jax.config import DataConfig
 from voc2vec_jax.evaluation import probing
 from voc2vec_jax.evaluation.clip_vectors import mfcc_statistics
 from voc2vec_jax.evaluation.scores import Scores
-from voc2vec_jax.models.architectures import ENCODERS
+from voc2vec_jax.files import write_json
 
 
 @dataclass(frozen=True)
@@ -60,18 +56,12 @@ class Row:
 
 def read_clips(arguments: Arguments) -> tuple[FlatStore, list[NDArray[np.float32]]]:
     """The decoded table."""
-    from data_pipelines.corpora.sources import store_from_table
+    from data_pipelines.corpora.sources import open_corpus
 
-    default = os.environ.get("VOC2VEC_DATA_DIR") or "~/.cache/voc2vec_jax"
-    store = store_from_table(arguments.table, Path(arguments.data_dir or default).expanduser())
+    data_dir = None if arguments.data_dir is None else str(arguments.data_dir)
+    store = open_corpus(DataConfig(table=str(arguments.table), data_dir=data_dir))
     lengths = enumerate(store.lengths.tolist())
     return store, [from_int16(store.read(clip, 0, length)) for clip, length in lengths]
-
-
-def load_encoder(source: str) -> PretrainedModel:
-    """A checkpoint of either family without its head."""
-    family = read_source(source).config.model_type
-    return from_pretrained(source, architecture=ENCODERS[family], padding="masked")
 
 
 def rows(arguments: Arguments, store: FlatStore, waveforms: list[NDArray[np.float32]]) -> list[Row]:
@@ -90,7 +80,7 @@ def rows(arguments: Arguments, store: FlatStore, waveforms: list[NDArray[np.floa
         print("\n".join(lines(made)), flush=True)
         return made
 
-    loaded = [load_encoder(source) for source in arguments.models]
+    loaded = [load_encoder(source, padding="masked") for source in arguments.models]
     fresh = [probing.randomly_initialised(loaded[0], seed) for seed in arguments.init_seeds]
     chance = Row("majority class", 1, {"-": [probing.majority(store.labels)]})
     print("\n".join(lines(chance)))
@@ -143,19 +133,19 @@ def report(arguments: Arguments, store: FlatStore, made: list[Row]) -> dict[str,
     }
 
 
-def main() -> None:
-    """Runs the command line."""
-    arguments = tyro.cli(Arguments, description=__doc__)
-    try:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code (see the README)."""
+
+    def work() -> None:
+        arguments = tyro.cli(Arguments, args=argv, description=__doc__)
         store, waveforms = read_clips(arguments)
         print("| features | layer | UAR | macro F1 | models × divisions |\n|---|---|---|---|---|")
         made = rows(arguments, store, waveforms)
-    except (DataError, CheckpointError, ConfigError, ConversionError, ValueError) as error:
-        sys.exit(f"error: {error}")
-    if arguments.out is not None:
-        text = json.dumps(report(arguments, store, made), indent=1) + "\n"
-        arguments.out.write_text(text, encoding="utf-8")
+        if arguments.out is not None:
+            write_json(arguments.out, report(arguments, store, made))
+
+    return run(work)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

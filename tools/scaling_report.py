@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import tyro
 
 from tools.ahead import display, scaling
-from voc2vec_jax.evaluation.results import write_json
+from voc2vec_jax.files import write_json
 
 CHIPS = (8, 64, 256, 1024)
 

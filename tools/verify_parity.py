@@ -11,7 +11,7 @@ Examples:
 
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,13 +24,12 @@ from rich.console import Console
 from rich.table import Table
 
 from voc2vec_jax.audio.signal import SAMPLE_RATE, pad_batch
-from voc2vec_jax.checkpoints.convert import ConversionError
-from voc2vec_jax.checkpoints.formats.huggingface import CheckpointError
 from voc2vec_jax.checkpoints.loading import from_pretrained, save_pretrained
 from voc2vec_jax.checkpoints.orbax_weights import find_checkpoints
 from voc2vec_jax.checkpoints.pretrained import PretrainedModel
 from voc2vec_jax.checkpoints.source import resolve
-from voc2vec_jax.config import ConfigError
+from voc2vec_jax.cli.command import run, say
+from voc2vec_jax.errors import DONE, FAILED
 from voc2vec_jax.models import HubertForPreTraining, HubertModel
 from voc2vec_jax.models.parameters import describe, merge
 
@@ -158,25 +157,17 @@ def rows(worst: dict[str, float], bound: float) -> Iterator[tuple[str, str, str]
         yield name, f"{difference:.1e}", "ok" if difference <= bound else "ABOVE THE BOUND"
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
-    arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+def verify(arguments: Arguments) -> int:
+    """Compares, prints the table, and returns 0 if every block is within the bound."""
     try:
         import transformers
     except ImportError:
-        print("error: needs PyTorch and transformers", file=sys.stderr)
-        return 1
-    try:
-        place = resolve(arguments.source, arguments.revision)
-        model = from_pretrained(place)
-        if model.architecture is HubertForPreTraining:  # PyTorch has no such head
-            model = from_pretrained(place, architecture=HubertModel)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (CheckpointError, ConversionError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 3
+        say("error: needs PyTorch and transformers")
+        return FAILED
+    place = resolve(arguments.source, arguments.revision)
+    model = from_pretrained(place)
+    if model.architecture is HubertForPreTraining:  # PyTorch has no such head
+        model = from_pretrained(place, architecture=HubertModel)
     jax.config.update("jax_default_matmul_precision", "float32")
     with tempfile.TemporaryDirectory() as temporary:
         folder = place
@@ -192,7 +183,12 @@ def main(argv: list[str] | None = None) -> int:
     Console().print(table)
     passed = all(difference <= arguments.bound for difference in worst.values())
     print(f"{'equal' if passed else 'NOT EQUAL'} within {arguments.bound:g}")
-    return 0 if passed else 1
+    return DONE if passed else FAILED
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code (see the README)."""
+    return run(lambda: verify(tyro.cli(Arguments, args=argv, description=__doc__)))
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from voc2vec_jax.audio.signal import AudioError, load_audio, normalize, pad_batch
+    from voc2vec_jax.audio.signal import load_audio, normalize, pad_batch
     from voc2vec_jax.checkpoints.loading import from_pretrained, save_pretrained
-    from voc2vec_jax.checkpoints.pretrained import FreshHeadError, PretrainedModel
-    from voc2vec_jax.config import Config, ConfigError, ModelConfig
+    from voc2vec_jax.checkpoints.pretrained import PretrainedModel
+    from voc2vec_jax.config import Config, ModelConfig
+    from voc2vec_jax.errors import AudioError, ConfigError, FreshHeadError
     from voc2vec_jax.models import (
         HubertForPreTraining,
         HubertForSequenceClassification,
@@ -47,8 +48,8 @@ __all__ = [
 ]
 
 _MODULES = {
-    "audio.signal": ("AudioError", "load_audio", "normalize", "pad_batch"),
-    "config": ("Config", "ConfigError", "ModelConfig"),
+    "audio.signal": ("load_audio", "normalize", "pad_batch"),
+    "config": ("Config", "ModelConfig"),
     "checkpoints.loading": ("from_pretrained", "save_pretrained"),
     "models": (
         "HubertForPreTraining",
@@ -58,7 +59,8 @@ _MODULES = {
         "Wav2Vec2ForSequenceClassification",
         "Wav2Vec2Model",
     ),
-    "checkpoints.pretrained": ("FreshHeadError", "PretrainedModel"),
+    "checkpoints.pretrained": ("PretrainedModel",),
+    "errors": ("AudioError", "ConfigError", "FreshHeadError"),
 }
 
 

@@ -1,11 +1,10 @@
 """`python -m voc2vec_jax.evaluate`: see `cli/evaluate.py`."""
 
-import os
 import sys
 
+from voc2vec_jax.cli.command import prepare_process
 from voc2vec_jax.cli.evaluate import main
 
 if __name__ == "__main__":
-    # TensorFlow only unpacks prepared datasets; its chatter would bury the messages.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    prepare_process()
     sys.exit(main())

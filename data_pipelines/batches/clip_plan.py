@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from data_pipelines.batches.buckets import Bucket, fill_buckets, permutation, random_bits
 from data_pipelines.batches.window_plan import PlannedBatch
-from data_pipelines.stores.building import DataError
 from voc2vec_jax.audio.signal import MIN_SAMPLES, SAMPLE_RATE
-from voc2vec_jax.config import ConfigError, DataConfig
+from voc2vec_jax.config import DataConfig
+from voc2vec_jax.errors import ConfigError, DataError
 
 Heard = Literal["crop", "windows", "first"]
 """Of a clip longer than `max_seconds`: a part drawn anew in each epoch; all of it, in windows of

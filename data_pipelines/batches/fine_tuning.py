@@ -19,9 +19,10 @@ from data_pipelines.batches.pipeline import ALL_ROWS, Share, assemble
 from data_pipelines.batches.window_plan import long_enough
 from data_pipelines.corpora.held_out import held_out
 from data_pipelines.corpora.sources import open_corpus
-from data_pipelines.stores.building import DataError, FlatStore
+from data_pipelines.stores.flat_store import FlatStore
 from voc2vec_jax.audio.signal import SAMPLE_RATE
-from voc2vec_jax.config import Config, ConfigError, DataConfig, ModelConfig
+from voc2vec_jax.config import Config, DataConfig, ModelConfig
+from voc2vec_jax.errors import ConfigError, DataError
 
 Arrays = dict[str, np.ndarray]
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from data_pipelines.batches.window_plan import PlannedBatch
 from data_pipelines.frame_labels.label_store import REMAKE, Grid, LabelStore
-from data_pipelines.stores.flat_store import DataError, FlatStore
+from data_pipelines.stores.flat_store import FlatStore
 from voc2vec_jax.audio.signal import (
     CONV_KERNELS,
     CONV_STRIDES,
@@ -26,7 +26,7 @@ from voc2vec_jax.audio.signal import (
     frames_from_samples,
     receptive_field_samples,
 )
-from voc2vec_jax.config import ConfigError
+from voc2vec_jax.errors import ConfigError, DataError
 
 Alignment = Literal["nearest", "fairseq"]
 NO_TARGET = -1

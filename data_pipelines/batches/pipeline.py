@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from data_pipelines.batches.augment import Augmentation
 from data_pipelines.batches.window_plan import BatchPlan, PlannedBatch
-from data_pipelines.stores.building import FlatStore, from_int16
+from data_pipelines.stores.flat_store import FlatStore, from_int16
 from voc2vec_jax.audio.signal import normalize
-from voc2vec_jax.config import ConfigError, DataConfig
+from voc2vec_jax.config import DataConfig
+from voc2vec_jax.errors import ConfigError
 
 PARALLEL_CALLS = 2
 PREFETCHED_BATCHES = 2

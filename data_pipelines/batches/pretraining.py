@@ -15,7 +15,7 @@ from data_pipelines.batches.window_plan import BatchPlan, long_enough
 from data_pipelines.corpora.held_out import held_out
 from data_pipelines.corpora.sources import open_corpus
 from data_pipelines.corpora.voc125 import mixture_rates
-from data_pipelines.stores.building import FlatStore
+from data_pipelines.stores.flat_store import FlatStore
 from voc2vec_jax.audio.signal import CONV_KERNELS, CONV_STRIDES
 from voc2vec_jax.config import DataConfig
 

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines.batches.buckets import Bucket, fill_buckets, permutation, random_bits
-from data_pipelines.stores.building import DataError
 from voc2vec_jax.audio.signal import MIN_SAMPLES, SAMPLE_RATE
-from voc2vec_jax.config import ConfigError, DataConfig
+from voc2vec_jax.config import DataConfig
+from voc2vec_jax.errors import ConfigError, DataError
 
 # What a random stream is for; streams of different purposes never overlap.
 _CUTS, _WINDOW_ORDER, _BATCH_ORDER = 1, 2, 3

@@ -12,8 +12,8 @@ from data_pipelines.builders.audioset_labels import BORDERLINE, CORE, SPEECH_AND
 from data_pipelines.builders.base import Facts, VocalisationBuilder
 from data_pipelines.builders.files import File, ManualFiles
 from data_pipelines.builders.found import Found
-from data_pipelines.stores.flat_store import DataError
 from data_pipelines.stores.report import Expected
+from voc2vec_jax.errors import DataError
 
 LABELS = {**CORE, **BORDERLINE}
 # <video id>[_<start>-<end>]; an id has eleven characters, dashes and underscores among them.

@@ -30,8 +30,9 @@ from data_pipelines.builders.records import features, record_of
 from data_pipelines.corpora.sources import file_states, store_name
 from data_pipelines.stores.building import build_store, write_facts
 from data_pipelines.stores.decode import decode_clips
-from data_pipelines.stores.flat_store import Clip, DataError, FlatStore
+from data_pipelines.stores.flat_store import Clip, FlatStore
 from data_pipelines.stores.report import Expected, plot_durations
+from voc2vec_jax.errors import DataError
 
 SPLIT = "train"
 ENTRIES = "entries"

@@ -7,7 +7,6 @@ fetched again.
 
 import json
 import logging
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,8 @@ from urllib.parse import unquote, urlsplit
 import pooch
 import requests
 
-from data_pipelines.stores.flat_store import DataError
+from voc2vec_jax.errors import DataError
+from voc2vec_jax.files import write_json
 
 CHECKSUMS = ".checksums.json"
 """Beside the archives: what was recorded when they were first fetched."""
@@ -117,7 +117,7 @@ def _fetch_archive(source: Archive, folder: Path) -> Path:
     if checksum is None:
         recorded[name] = f"sha256:{pooch.file_hash(str(path))}"
         logger.info("recorded=%s checksum=%s", path, recorded[name])
-        _record(folder, recorded)
+        write_json(folder / CHECKSUMS, recorded, indent=2)
     return path
 
 
@@ -127,9 +127,3 @@ def _recorded(folder: Path) -> dict[str, str]:
         return {}
     checksums: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
     return checksums
-
-
-def _record(folder: Path, checksums: dict[str, str]) -> None:
-    unfinished = folder / f"{CHECKSUMS}.part"
-    unfinished.write_text(json.dumps(checksums, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, folder / CHECKSUMS)

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from data_pipelines.stores.flat_store import DataError
 from voc2vec_jax.audio.signal import AUDIO_SUFFIXES
+from voc2vec_jax.errors import DataError
 
 DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError),

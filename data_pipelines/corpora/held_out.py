@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from voc2vec_jax.config import ConfigError
+from voc2vec_jax.errors import ConfigError
 
 
 def held_out(

@@ -14,8 +14,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from data_pipelines.stores.building import DataError
 from voc2vec_jax.audio.signal import find_audio
+from voc2vec_jax.errors import DataError
 
 # fmt: off
 EMOGATOR_CATEGORIES = (

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from data_pipelines.stores.building import only_builder
-from data_pipelines.stores.flat_store import DataError, FlatStore
+from data_pipelines.stores.flat_store import FlatStore
 from data_pipelines.stores.journal import SAMPLES
+from voc2vec_jax.errors import DataError
 
 BUILDERS = Path(__file__).parents[1] / "builders"
 BASE_MODULES = {"audioset_labels", "base", "download", "files", "found", "on_beam", "records"}

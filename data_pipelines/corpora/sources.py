@@ -10,18 +10,14 @@ from pathlib import Path
 
 from data_pipelines.corpora import voc125
 from data_pipelines.corpora.prepared import PREPARE, dataset_names, find_prepared, open_prepared
-from data_pipelines.stores.building import (
-    FORMAT_VERSION,
-    Clip,
-    DataError,
-    FlatStore,
-    build_store,
-    to_int16,
-)
+from data_pipelines.stores.building import build_store
 from data_pipelines.stores.decode import decode_clips
+from data_pipelines.stores.flat_store import FORMAT_VERSION, Clip, FlatStore, to_int16
 from data_pipelines.synthetic import corpus
 from voc2vec_jax.audio.signal import find_audio
-from voc2vec_jax.config import ConfigError, DataConfig
+from voc2vec_jax.config import DataConfig
+from voc2vec_jax.errors import ConfigError, DataError
+from voc2vec_jax.files import sha256_of
 
 
 def store_name(kind: str, name: str, *content: object) -> str:
@@ -101,7 +97,7 @@ def store_from_table(table: str | Path, cache_dir: str | Path) -> FlatStore:
         Clip(row["id"], row["path"], labels.get(row["label"], -1), row["group"], row["fold"])
         for _, row in rows
     ]
-    content = hashlib.sha256(table.read_bytes()).hexdigest()
+    content = sha256_of(table)
     states = file_states([clip.source for clip in clips], paths)
     return build_store(
         Path(cache_dir) / store_name("table", table.stem, str(table), content, states),

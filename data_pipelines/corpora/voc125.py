@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines.corpora.prepared import PREPARE, find_prepared, open_prepared
-from data_pipelines.stores.flat_store import DataError, FlatStore
-from voc2vec_jax.config import ConfigError
+from data_pipelines.stores.flat_store import FlatStore
+from voc2vec_jax.errors import ConfigError, DataError
 
 NAME = "voc125"
 PAPER: Mapping[str, tuple[int, float]] = MappingProxyType(

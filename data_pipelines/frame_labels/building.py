@@ -25,8 +25,8 @@ from data_pipelines.frame_labels.label_store import (
     read_manifest,
 )
 from data_pipelines.stores.building import only_builder
-from data_pipelines.stores.flat_store import DataError, FlatStore
-from voc2vec_jax.config import ConfigError
+from data_pipelines.stores.flat_store import FlatStore
+from voc2vec_jax.errors import ConfigError, DataError
 
 LINES = "journal.jsonl"
 

@@ -10,7 +10,6 @@ files nor the store have the offset.
 """
 
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -20,9 +19,10 @@ from numpy.typing import NDArray
 from data_pipelines.batches.frame_targets import MAX_DISAGREEMENT_SECONDS
 from data_pipelines.frame_labels.building import building, finish
 from data_pipelines.frame_labels.label_store import MAX_CLUSTERS, Grid, LabelStore, Manifest
-from data_pipelines.stores.flat_store import DataError, FlatStore
+from data_pipelines.stores.flat_store import FlatStore
 from voc2vec_jax.audio.signal import MIN_SAMPLES, SAMPLE_RATE
-from voc2vec_jax.config import ConfigError
+from voc2vec_jax.errors import ConfigError, DataError
+from voc2vec_jax.files import writing
 
 DICTIONARY = "dict.km.txt"
 
@@ -58,10 +58,8 @@ def write(labels: LabelStore, corpus: FlatStore, folder: str | Path, split: str)
     dictionary = (f"{label} 1" for label in range(labels.manifest.clusters))
     contents = ((f"{split}.tsv", tsv), (f"{split}.km", km), (DICTIONARY, dictionary))
     for name, lines in contents:
-        unfinished = folder / f"{name}.part"
-        with open(unfinished, "w", encoding="utf-8") as file:
+        with writing(folder / name) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)
-        os.replace(unfinished, folder / name)
 
 
 def read(

@@ -22,8 +22,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.stores.flat_store import DataError
 from voc2vec_jax.audio.signal import SAMPLE_RATE
+from voc2vec_jax.errors import DataError
 
 FORMAT_VERSION = 1
 MAX_CLUSTERS = 65_536

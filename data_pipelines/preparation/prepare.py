@@ -23,8 +23,8 @@ from data_pipelines.corpora import voc125
 from data_pipelines.corpora.prepared import dataset_names, find_prepared
 from data_pipelines.corpora.sources import store_from_folder, store_from_table
 from data_pipelines.stores.building import only_builder
-from data_pipelines.stores.flat_store import DataError, FlatStore
-from voc2vec_jax.config import ConfigError
+from data_pipelines.stores.flat_store import FlatStore
+from voc2vec_jax.errors import ConfigError, DataError
 
 FILE_FORMAT = "array_record"
 

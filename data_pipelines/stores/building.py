@@ -17,17 +17,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from data_pipelines.stores.flat_store import FORMAT_VERSION as FORMAT_VERSION
-from data_pipelines.stores.flat_store import Clip as Clip
-from data_pipelines.stores.flat_store import DataError as DataError
-from data_pipelines.stores.flat_store import FlatStore as FlatStore
-from data_pipelines.stores.flat_store import Int16Array as Int16Array
-from data_pipelines.stores.flat_store import from_int16 as from_int16
-from data_pipelines.stores.flat_store import require_unique_ids as require_unique_ids
-from data_pipelines.stores.flat_store import to_int16 as to_int16
+from data_pipelines.stores.flat_store import (
+    FORMAT_VERSION,
+    Clip,
+    FlatStore,
+    Int16Array,
+    require_unique_ids,
+)
 from data_pipelines.stores.journal import LINES, Journal
 from data_pipelines.stores.report import Expected, make_report
 from voc2vec_jax.audio.signal import SAMPLE_RATE
+from voc2vec_jax.errors import DataError
 
 Decoded = tuple[Clip, Int16Array | str]
 """A clip with its int16 samples at 16 kHz, or with the reason why it is dropped."""

@@ -10,8 +10,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from data_pipelines.stores.building import Clip, Decoded, Int16Array, to_int16
-from voc2vec_jax.audio.signal import AudioError, load_audio
+from data_pipelines.stores.building import Decoded
+from data_pipelines.stores.flat_store import Clip, Int16Array, to_int16
+from voc2vec_jax.audio.signal import load_audio
+from voc2vec_jax.errors import AudioError
 
 MAX_DECODERS = 8
 """Threads that decode; about a fifth of the work holds the interpreter, so more gain little."""

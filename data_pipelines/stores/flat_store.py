@@ -22,15 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voc2vec_jax.audio.signal import SAMPLE_RATE
+from voc2vec_jax.errors import DataError
 
 FORMAT_VERSION = 2
 """Raised whenever the files or the way of decoding change, so that old stores are not reused."""
 
 Int16Array = NDArray[np.int16]
-
-
-class DataError(ValueError):
-    """Input data that cannot be used. The message names the file and what to do about it."""
 
 
 @dataclass(frozen=True)

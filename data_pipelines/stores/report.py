@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from rich.table import Table
 
 from voc2vec_jax.audio.signal import SAMPLE_RATE
+from voc2vec_jax.pictures import new_figure, save_png
 
 CLIPPED_SAMPLES = 3
 """From so many samples at full scale (after resampling) a clip counts as clipped."""
@@ -123,13 +124,8 @@ def _some(lines: Sequence[str]) -> str:
 
 def plot_durations(lengths: ArrayLike, title: str, png: Path) -> None:
     """Draws a histogram of clip durations; lengths are samples at 16 kHz."""
-    # The object interface needs no display and leaves the user's pyplot alone.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     seconds = np.array(lengths) / SAMPLE_RATE
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7, 4)
     axis = figure.subplots()
     # Durations spread over decades, and so do the counts of what is rare.
     edges = np.geomspace(0.95 * seconds.min(), 1.05 * seconds.max(), 41)
@@ -138,4 +134,4 @@ def plot_durations(lengths: ArrayLike, title: str, png: Path) -> None:
     axis.set_xlabel("duration (s)")
     axis.set_ylabel("clips")
     axis.set_title(f"{title}: {len(seconds)} clips, {seconds.sum() / 3600:.2f} h")
-    figure.savefig(png, dpi=110)
+    save_png(figure, png)

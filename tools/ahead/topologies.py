@@ -11,7 +11,7 @@ import jax
 from jax.experimental import topologies
 
 from tools.ahead.chips import CHIPS, Chip
-from voc2vec_jax.config import ConfigError
+from voc2vec_jax.errors import ConfigError
 
 KNOWN = {
     "v4": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8"),

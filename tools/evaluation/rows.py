@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tools.evaluation.corpora import is_table
-from voc2vec_jax.config import ConfigError
+from voc2vec_jax.cli.corpus import is_table
+from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.evaluation.baselines import (
     BASELINES,
     CLASSIFIERS,

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import soundfile as sf
 
+from voc2vec_jax.errors import AudioError
+
 # 4 GiB of float32: room for a 16-hour wearable recording at 16 kHz, but not for a header that lies.
 MAX_DECODED_VALUES = 2**30
 MIN_FILE_RATE, MAX_FILE_RATE = 1_000, 1_000_000
@@ -26,24 +28,6 @@ _MAX_CHUNKS = 1000  # zeros would read as an endless row of empty chunks
 
 _Float32 = npt.NDArray[np.float32]
 _Decoded = tuple[_Float32, int]  # samples [S, channels], sample rate in Hz
-
-
-class AudioError(ValueError):
-    """A file that cannot be used as audio.
-
-    Attributes:
-        path: The file.
-        reason: What is wrong with it and what to do.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        self.path = os.fspath(path)
-        self.reason = reason
-        # Both arguments reach `args`, from which pickle rebuilds the error across processes.
-        super().__init__(self.path, reason)
-
-    def __str__(self) -> str:
-        return f"{self.path!r}: {self.reason}"
 
 
 def decode(path: str, allow_truncated: bool) -> _Decoded:

@@ -8,15 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from voc2vec_jax.audio.decode import AudioError
 from voc2vec_jax.audio.signal import find_audio, load_audio
+from voc2vec_jax.errors import AudioError, InputsError
 
 Decoded = np.ndarray | AudioError
 """float32 [S] at 16 kHz, or why the file cannot be used."""
-
-
-class InputsError(ValueError):
-    """What was named on the command line is not audio that can be told apart."""
 
 
 @dataclass(frozen=True)

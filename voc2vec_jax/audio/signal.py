@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from voc2vec_jax.audio.decode import AudioError as AudioError
 from voc2vec_jax.audio.decode import decode
+from voc2vec_jax.errors import AudioError
 
 SAMPLE_RATE = 16_000
 CONV_KERNELS = (10, 3, 3, 3, 3, 2, 2)

@@ -5,15 +5,13 @@ import os
 import zlib
 from pathlib import Path
 
+from voc2vec_jax.errors import CorruptCheckpointError
+
 SUMS = "checksums.json"
 METADATA = "_CHECKPOINT_METADATA"
 """Of Orbax, which writes to it last of all, after the sums were taken."""
 PARTS = ("meta", "state")
 BLOCK_BYTES = 1 << 22
-
-
-class CorruptCheckpointError(ValueError):
-    """No checkpoint of a run is whole."""
 
 
 def write_sums(directory: Path) -> None:

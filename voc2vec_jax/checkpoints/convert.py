@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from voc2vec_jax.errors import ConversionError
 from voc2vec_jax.models.parameters import AbstractParams
 
 Tensors = dict[str, np.ndarray]
@@ -49,10 +50,6 @@ TABLE = {
         Row("weight_v", "weight_v", True, also_read="parametrizations.weight.original1"),
     )
 }
-
-
-class ConversionError(ValueError):
-    """Tensors that do not fit a model; the message lists every one of them."""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from voc2vec_jax.config import ConfigError, ModelConfig
+from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.config.model import MAX_LABELS
+from voc2vec_jax.errors import ConfigError
 
 REWRITTEN = {"architectures", "dtype", "torch_dtype", "transformers_version"}
 LABEL_FIELDS = ("id2label", "label2id", "num_labels", "labels")

@@ -6,7 +6,6 @@ are those of the encoder. Beside them `pretraining_head.safetensors` holds `fina
 training can go on from the folder.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from voc2vec_jax.checkpoints.convert import Tensors
+from voc2vec_jax.files import writing
 
 FILE = "pretraining_head.safetensors"
 WITH_HEAD, ENCODER = "HubertForPreTraining", "HubertModel"
@@ -62,18 +62,15 @@ def writing_head(folder: Path, head: Tensors) -> Iterator[None]:
     Raises:
         OSError: It could not be written. The folder is as it was.
     """
-    path = folder / FILE
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        if head:
-            save_file(head, unfinished, metadata={"format": "pt"})
+    if not head:
         yield
-        if head:
-            os.replace(unfinished, path)
-    except SafetensorError as error:
-        raise OSError(f"{unfinished}: could not be written ({error}); make room") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
+        return
+    with writing(folder / FILE) as unfinished:
+        try:
+            save_file(head, unfinished, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(f"{unfinished}: could not be written ({error}); make room") from None
+        yield
 
 
 def remove_head(folder: Path) -> None:

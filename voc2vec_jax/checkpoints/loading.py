@@ -16,14 +16,15 @@ from voc2vec_jax.checkpoints.formats.huggingface import (
     MAX_SHARD_BYTES,
     SAFETENSORS,
     TORCH_BIN,
-    CheckpointError,
     writing_tensors,
 )
 from voc2vec_jax.checkpoints.hf_config import config_to_hf
 from voc2vec_jax.checkpoints.hubert_head import apart, as_exported, remove_head, writing_head
 from voc2vec_jax.checkpoints.pretrained import PretrainedModel
 from voc2vec_jax.checkpoints.source import CheckpointSource, read_source
-from voc2vec_jax.config import ConfigError, ModelConfig
+from voc2vec_jax.config import ModelConfig
+from voc2vec_jax.errors import CheckpointError, ConfigError, ConversionError
+from voc2vec_jax.files import write_text
 from voc2vec_jax.models.architectures import ARCHITECTURES, CLASSIFIERS, ENCODERS, Architecture
 from voc2vec_jax.models.parameters import Params, describe, split
 from voc2vec_jax.models.wav2vec2 import Padding
@@ -135,6 +136,19 @@ def from_pretrained(
     )
 
 
+def load_encoder(
+    source: str | os.PathLike[str], *, revision: str | None = None, padding: Padding = "hf"
+) -> PretrainedModel:
+    """The encoder of a checkpoint of either family; what head it has is dropped.
+
+    Arguments and errors are those of `from_pretrained`.
+    """
+    family = read_source(source, revision).config.model_type
+    return from_pretrained(
+        source, revision=revision, architecture=ENCODERS[family], padding=padding
+    )
+
+
 def _choose(
     held: CheckpointSource, own: Architecture | None, asked: Architecture | None
 ) -> Architecture:
@@ -201,8 +215,8 @@ def _fill(
     _, expected = describe(architecture, config)
     try:
         tensors, ledger = convert.from_hf(held.tensors, expected, redrawn=redrawn, **heads)
-    except convert.ConversionError as error:
-        raise convert.ConversionError(f"{held.place}: {error}") from None
+    except ConversionError as error:
+        raise ConversionError(f"{held.place}: {error}") from None
     return tensors, dataclasses.replace(ledger, dropped=(*ledger.dropped, *held.left_behind))
 
 
@@ -257,23 +271,17 @@ def save_pretrained(
         remove_head(folder)
         _write_json(folder / "config.json", config)
         _write_json(folder / "preprocessor_config.json", model.preprocessor.to_hf())
-        _write_text(folder / "README.md", card)
+        write_text(folder / "README.md", card)
 
 
 def write_card(folder: Path, facts: Mapping[str, str], trained_padding: Padding) -> None:
     """Writes the model card of an exported folder anew; arguments as `save_pretrained`."""
     held = read_source(folder)
-    _write_text(
+    write_text(
         folder / "README.md",
         model_card.render(held.architecture, held.config, facts, trained_padding),
     )
 
 
 def _write_json(path: Path, fields: Mapping[str, Any]) -> None:
-    _write_text(path, json.dumps(fields, indent=2, sort_keys=True) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    write_text(path, json.dumps(fields, indent=2, sort_keys=True) + "\n")

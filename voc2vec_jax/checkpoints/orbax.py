@@ -14,17 +14,10 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from voc2vec_jax.checkpoints.checksums import write_sums
 from voc2vec_jax.distributed import processes
+from voc2vec_jax.errors import CheckpointWriteError
 
 State = dict[str, Any]
 """`{"params": {path: array}, "opt_state": ..., "step": int32 []}`"""
-
-
-class CheckpointMismatchError(ValueError):
-    """A checkpoint that belongs to another model or other data."""
-
-
-class CheckpointWriteError(OSError):
-    """A checkpoint that could not be written; those before it are whole."""
 
 
 class _NewestAndBest(preservation_policy.PreservationPolicy):

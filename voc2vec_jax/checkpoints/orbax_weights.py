@@ -10,10 +10,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from voc2vec_jax.checkpoints import convert
-from voc2vec_jax.checkpoints.formats.huggingface import CheckpointError
 from voc2vec_jax.checkpoints.orbax import Checkpoints
 from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
-from voc2vec_jax.config import ConfigError, ModelConfig
+from voc2vec_jax.config import ModelConfig
+from voc2vec_jax.errors import CheckpointError, ConfigError
 from voc2vec_jax.models.architectures import CLASSIFIERS
 
 ARCHITECTURE_OF_TASK = {"wav2vec2": "Wav2Vec2ForPreTraining", "hubert": "HubertForPreTraining"}

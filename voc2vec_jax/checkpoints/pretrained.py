@@ -11,6 +11,7 @@ import numpy as np
 from voc2vec_jax.audio.signal import SAMPLE_RATE, frames_from_samples, pad_batch
 from voc2vec_jax.checkpoints.convert import Ledger
 from voc2vec_jax.config.model import ModelConfig
+from voc2vec_jax.errors import FreshHeadError
 from voc2vec_jax.models.architectures import ENCODERS, Architecture, Output
 from voc2vec_jax.models.parameters import Params, describe, merge
 from voc2vec_jax.models.wav2vec2 import Padding
@@ -48,10 +49,6 @@ class Preprocessor:
             "do_normalize": self.do_normalize,
             "return_attention_mask": self.return_attention_mask,
         }
-
-
-class FreshHeadError(ValueError):
-    """Scores were asked of a classifier that nobody has trained."""
 
 
 class PretrainedModel:

@@ -12,14 +12,11 @@ import numpy as np
 from voc2vec_jax.audio.signal import SAMPLE_RATE
 from voc2vec_jax.checkpoints import hubert_head, orbax_weights
 from voc2vec_jax.checkpoints.formats.fairseq import read_fairseq
-from voc2vec_jax.checkpoints.formats.huggingface import (
-    CheckpointError,
-    read_safetensors,
-    read_tensors,
-)
+from voc2vec_jax.checkpoints.formats.huggingface import read_safetensors, read_tensors
 from voc2vec_jax.checkpoints.hf_config import config_from_hf
 from voc2vec_jax.checkpoints.pretrained import Preprocessor
-from voc2vec_jax.config import ConfigError, ModelConfig
+from voc2vec_jax.config import ModelConfig
+from voc2vec_jax.errors import CheckpointError, ConfigError
 
 ALLOWED_FILES = ("*.json", "model*.safetensors", hubert_head.FILE)
 ALLOWED_WITHOUT_SAFETENSORS = ("pytorch_model*.bin",)

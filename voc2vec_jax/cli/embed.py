@@ -20,9 +20,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from voc2vec_jax.config import ConfigError
+from voc2vec_jax.cli.command import run, say
+from voc2vec_jax.errors import ConfigError
 
-DONE, FAILED, WRONG_USAGE, BAD_DATA, STOPPED = 0, 1, 2, 3, 75
 SUFFIXES = (".npz", ".parquet")
 
 
@@ -54,37 +54,22 @@ def embed(arguments: Arguments) -> None:
     """Does what the command line asks for; see `embedding.embed_files` for what it raises."""
     # Imported here, so that --help and a wrong flag answer at once.
     from voc2vec_jax.audio.input_files import find_inputs
-    from voc2vec_jax.checkpoints.loading import from_pretrained
-    from voc2vec_jax.checkpoints.source import read_source
+    from voc2vec_jax.checkpoints.loading import load_encoder
     from voc2vec_jax.features.embedding import Encoding, embed_files
-    from voc2vec_jax.models.architectures import ENCODERS
 
     inputs = find_inputs(arguments.inputs)
-    family = read_source(arguments.model).config.model_type
-    model = from_pretrained(arguments.model, architecture=ENCODERS[family], padding="masked")
+    model = load_encoder(arguments.model, padding="masked")
     encoding = Encoding(model, arguments.layer, arguments.pool)
     bad = embed_files(inputs, encoding, arguments.out, skip_bad=arguments.skip_bad)
     for clip_id, reason in bad.items():
-        print(f"left out: {clip_id}: {reason}", file=sys.stderr)
+        say(f"left out: {clip_id}: {reason}")
     print(f"done: {arguments.out}, {len(inputs) - len(bad)} clips, {len(bad)} left out")
-
-
-def _exit_code(error: Exception) -> int:
-    from voc2vec_jax.audio.input_files import InputsError
-    from voc2vec_jax.audio.signal import AudioError
-    from voc2vec_jax.checkpoints.convert import ConversionError
-    from voc2vec_jax.checkpoints.formats.huggingface import CheckpointError
-    from voc2vec_jax.features.npz_parquet import ResumeError
-
-    if isinstance(error, ConfigError | ResumeError):
-        return WRONG_USAGE
-    bad_data = AudioError | InputsError | CheckpointError | ConversionError
-    return BAD_DATA if isinstance(error, bad_data) else FAILED
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code (see the README)."""
-    try:
+
+    def work() -> None:
         embed(
             tyro.cli(
                 Arguments,
@@ -93,13 +78,5 @@ def main(argv: Sequence[str] | None = None) -> int:
                 prog="python -m voc2vec_jax.embed",
             )
         )
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on from here", file=sys.stderr)
-        return STOPPED
-    except (ValueError, OSError) as error:
-        code = _exit_code(error)
-        if code == FAILED and not isinstance(error, OSError):
-            raise  # a bug, which keeps its traceback
-        print(f"error: {error}", file=sys.stderr)
-        return code
-    return DONE
+
+    return run(work, stopped="the same command goes on from here")

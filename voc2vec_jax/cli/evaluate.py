@@ -30,14 +30,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from voc2vec_jax.cli.train import BAD_DATA, DONE, PREEMPTED, WRONG_USAGE
-from voc2vec_jax.config import ConfigError, DataConfig
+from voc2vec_jax.cli.command import run, say
+from voc2vec_jax.config import DataConfig
+from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.evaluation.folds import Protocol
 from voc2vec_jax.evaluation.recipe import RECIPES, Recipe
 
 if TYPE_CHECKING:
-    from data_pipelines.stores.flat_store import FlatStore
-    from voc2vec_jax.evaluation.cross_validation import LabelledCorpus
     from voc2vec_jax.evaluation.fine_tuning import FineTuning
     from voc2vec_jax.evaluation.results import Evaluation, FoldResult
 
@@ -105,46 +104,6 @@ def parse(argv: Sequence[str]) -> Arguments:
     return arguments
 
 
-def open_corpus(
-    data: DataConfig, *, exclude_bad: bool = False
-) -> "tuple[FlatStore, LabelledCorpus]":
-    """Decodes the corpus that `data` names if this is its first use.
-
-    Raises:
-        ConfigError: No such corpus.
-        DataError: It cannot be read, or a file of it cannot, and it is not to be excluded.
-    """
-    from data_pipelines.batches.fine_tuning import dropped_files
-    from data_pipelines.corpora import sources
-    from data_pipelines.stores.building import DataError, from_int16
-    from voc2vec_jax.evaluation.cross_validation import LabelledCorpus
-
-    store = sources.open_corpus(data, classes=True)
-    dropped = dropped_files(store)
-    if dropped and not exclude_bad:
-        lines = [f"  {drop['file']}: {drop['reason']}" for drop in dropped[:SHOWN_FILES]]
-        if len(dropped) > SHOWN_FILES:
-            lines.append(f"  … and {len(dropped) - SHOWN_FILES} more (report.json has them all)")
-        raise DataError(
-            f"{len(dropped)} files cannot be used:\n" + "\n".join(lines) + "\nmend or remove them "
-            "(then they are read again), or leave them out with --exclude-bad"
-        )
-    own = data.folder or data.table
-    return store, LabelledCorpus(
-        name=Path(own).stem if own else data.name.replace("/", "-"),
-        ids=store.ids,
-        labels=store.labels,
-        groups=store.groups,
-        class_names=store.class_names,
-        fingerprint=store.fingerprint,
-        waveforms=lambda: (
-            from_int16(store.read(clip, 0, int(length)))
-            for clip, length in enumerate(store.lengths)
-        ),
-        excluded=dropped,
-    )
-
-
 def evaluate(arguments: Arguments) -> "Evaluation":
     """Runs what is missing.
 
@@ -155,10 +114,9 @@ def evaluate(arguments: Arguments) -> "Evaluation":
     # Imported here, so that --help and a wrong flag answer at once.
     from data_pipelines.batches.fine_tuning import CorpusClips
     from voc2vec_jax.checkpoints import loading
-    from voc2vec_jax.checkpoints.source import read_source
+    from voc2vec_jax.cli.corpus import open_labelled
     from voc2vec_jax.evaluation.cross_validation import cross_validate
     from voc2vec_jax.evaluation.fine_tuning import FineTuning
-    from voc2vec_jax.models.architectures import ENCODERS
 
     places = DataConfig(
         name=arguments.dataset or DataConfig.name,
@@ -166,9 +124,8 @@ def evaluate(arguments: Arguments) -> "Evaluation":
         table=arguments.table,
         data_dir=arguments.data_dir,
     )
-    store, corpus = open_corpus(places, exclude_bad=arguments.exclude_bad)
-    family = read_source(arguments.model).config.model_type
-    encoder = loading.from_pretrained(arguments.model, architecture=ENCODERS[family])
+    store, corpus = open_labelled(places, exclude_bad=arguments.exclude_bad)
+    encoder = loading.load_encoder(arguments.model)
     row = FineTuning(
         encoder,
         corpus,
@@ -178,7 +135,7 @@ def evaluate(arguments: Arguments) -> "Evaluation":
         arguments.out,
         arguments.export,
     )
-    _say(f"{len(corpus.ids)} clips of {len(corpus.class_names)} classes, {len(corpus.excluded)}"
+    say(f"{len(corpus.ids)} clips of {len(corpus.class_names)} classes, {len(corpus.excluded)}"
          f" left out; {arguments.folds} folds, {len(arguments.seeds)} seeds")  # fmt: skip
     evaluation = cross_validate(
         row,
@@ -212,14 +169,14 @@ def _finish(arguments: Arguments, row: "FineTuning", evaluation: "Evaluation") -
         for name, spread in summary.folds.items()
     )
     for warning in evaluation.warnings:
-        _say(f"note: {warning}")
+        say(f"note: {warning}")
     if evaluation.excluded:
-        _say(f"note: {len(evaluation.excluded)} files could not be read and were left out")
+        say(f"note: {len(evaluation.excluded)} files could not be read and were left out")
     marked = f" [{SELECTION_ON_TEST}]" if arguments.protocol == "paper" else ""
-    _say(f"{evaluation.folds_run} folds{marked}: {scores}\ndone: {out / 'results.json'}")
+    say(f"{evaluation.folds_run} folds{marked}: {scores}\ndone: {out / 'results.json'}")
     if arguments.export:
         row.finish_card(f"{scores}{marked}")
-        _say(f"exported: {out / 'export'}")
+        say(f"exported: {out / 'export'}")
 
 
 def _say_fold(protocol: Protocol, result: "FoldResult") -> None:
@@ -228,7 +185,7 @@ def _say_fold(protocol: Protocol, result: "FoldResult") -> None:
     counts = confusion(result.labels, result.predictions, len(result.classes))
     scores = scores_of(counts, protocol)
     facts = result.facts
-    _say(
+    say(
         f"seed {result.seed} fold {result.fold}: clips={len(result.clip_ids)} uar={scores.uar:.3f}"
         f" macro_f1={scores.macro_f1:.3f} best_epoch={facts['best_epoch']}/{facts['epochs']}"
         f" {facts['selected_by']}={facts['selection_score']:.3f} seconds={facts['seconds']}"
@@ -236,35 +193,10 @@ def _say_fold(protocol: Protocol, result: "FoldResult") -> None:
     )
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _exit_code(error: Exception) -> int | None:
-    """The documented exit code of an expected error; None for a bug, which keeps its traceback."""
-    from voc2vec_jax.cli.train import exit_code
-    from voc2vec_jax.evaluation.folds import UnlabelledError
-    from voc2vec_jax.evaluation.results import ResultsError
-
-    if isinstance(error, UnlabelledError | ResultsError):
-        return BAD_DATA
-    return exit_code(error)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code (see the README)."""
-    try:
+
+    def work() -> None:
         evaluate(parse(sys.argv[1:] if argv is None else argv))
-    except ConfigError as error:
-        _say(f"error: {error}")
-        return WRONG_USAGE
-    except Exception as error:
-        code = _exit_code(error)
-        if code is None:
-            raise
-        if code == PREEMPTED:
-            _say("stopped: finished folds are kept, the one under way is run anew next time")
-        else:
-            _say(f"error: {error}")
-        return code
-    return DONE
+
+    return run(work, stopped="finished folds are kept, the one under way is run anew next time")

@@ -21,8 +21,6 @@ Examples:
         --processes.coordinator host0:1234 --processes.count 4 --processes.index 2
 """
 
-import argparse
-import importlib.util
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -34,15 +32,16 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import tyro
 
-from voc2vec_jax.config import Config, ConfigError
+from voc2vec_jax.cli.command import run, say
+from voc2vec_jax.cli.config_files import named_config
+from voc2vec_jax.config import Config
 from voc2vec_jax.distributed import processes
 from voc2vec_jax.distributed.processes import Processes
+from voc2vec_jax.errors import DONE, FAILED, STOPPED, ConfigError
 
 if TYPE_CHECKING:
     from data_pipelines.batches.fine_tuning import LabelledClips
     from data_pipelines.batches.pretraining import TrainingCorpus
-
-DONE, FAILED, WRONG_USAGE, BAD_DATA, PREEMPTED = 0, 1, 2, 3, 75
 
 
 @dataclass(frozen=True)
@@ -64,45 +63,6 @@ class Arguments:
     profile: str | None = None
     """`FIRST:LAST`: trace these updates, counted from 1, into `profile/` of the workdir."""
     processes: Processes = field(default_factory=Processes)
-
-
-def load_config(location: str) -> Config:
-    """Runs a configuration file.
-
-    Args:
-        location: `FILE.py`, or `FILE.py:NAME` for another function than `get_config`.
-
-    Raises:
-        ConfigError: No such file or function, or it does not return a `Config`.
-    """
-    path, _, function = location.partition(".py:")
-    file = Path(path + ".py" if function else path)
-    if not file.is_file():
-        raise ConfigError(f"--config {location}: no file {file}")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"--config {location}: not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    make = getattr(module, function or "get_config", None)
-    if make is None:
-        raise ConfigError(f"--config {location}: {file} has no function {function or 'get_config'}")
-    config = make()
-    if not isinstance(config, Config):
-        raise ConfigError(f"--config {location}: returned {type(config).__name__}, not a Config")
-    return config
-
-
-def named_config(argv: Sequence[str]) -> Config:
-    """The configuration of the file behind `--config`, which the other flags then change.
-
-    Raises:
-        ConfigError: As `load_config`.
-    """
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--config")
-    location = finder.parse_known_args(argv)[0].config
-    return load_config(location) if location else Config()
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -222,58 +182,24 @@ def _open_data(config: Config) -> "tuple[Config, LabelledClips | TrainingCorpus]
     return config, replace(data, share=share)
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def _say_once(text: str) -> None:
     if processes.is_first():
-        _say(text)
-
-
-def exit_code(error: Exception) -> int | None:
-    """The documented exit code of an expected error; None for a bug, which keeps its traceback."""
-    from data_pipelines.stores.building import DataError
-    from voc2vec_jax.audio.signal import AudioError
-    from voc2vec_jax.checkpoints.checksums import CorruptCheckpointError
-    from voc2vec_jax.checkpoints.convert import ConversionError
-    from voc2vec_jax.checkpoints.formats.huggingface import CheckpointError
-    from voc2vec_jax.checkpoints.orbax import CheckpointMismatchError
-    from voc2vec_jax.training.loop import PreemptedError, TrainingDivergedError
-
-    codes: tuple[tuple[tuple[type[Exception], ...], int], ...] = (
-        ((PreemptedError,), PREEMPTED),
-        ((ConfigError, CheckpointMismatchError), WRONG_USAGE),
-        (
-            (DataError, AudioError, CheckpointError, ConversionError, CorruptCheckpointError),
-            BAD_DATA,
-        ),
-        ((TrainingDivergedError, OSError), FAILED),
-    )
-    if isinstance(error, processes.OtherProcessError):  # exits as process 0 does
-        names = ((error.kinds & {kind.__name__ for kind in kinds}, code) for kinds, code in codes)
-        return next((code for found, code in names if found), FAILED)
-    return next((code for kinds, code in codes if isinstance(error, kinds)), None)
+        say(text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code (see the README)."""
-    try:
+
+    def work() -> None:
         arguments = parse(sys.argv[1:] if argv is None else argv)
         arguments.processes.start()
         train(arguments)
-    except ConfigError as error:
-        _say(f"error: {error}")
-        code = WRONG_USAGE
+
+    try:
+        code = run(work)
     except Exception as error:
-        known = exit_code(error)
-        if known is None:
-            processes.say_and_leave(error, FAILED)
-            raise
-        _say(f"{'stopped' if known == PREEMPTED else 'error'}: {error}")
-        code = known
-    else:
-        return DONE
-    if code != PREEMPTED:
+        processes.say_and_leave(error, FAILED)
+        raise
+    if code not in (DONE, STOPPED):
         processes.leave(code)
     return code

@@ -8,13 +8,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import tyro
 
 from voc2vec_jax.audio.signal import receptive_field_samples
+from voc2vec_jax.errors import ConfigError
 
 MAX_CONV_LAYERS = 64
 MAX_LABELS = 16_384
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot run. The message names the field, its value and the fix."""
 
 
 def require(condition: bool, field_name: str, value: object, fix: str) -> None:

@@ -14,15 +14,13 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from voc2vec_jax.errors import WorkdirLockedError
+
 LOCK = "lock.json"
 HEARTBEAT_SECONDS = 10.0
 POLL_SECONDS = 1.0
 STALE_SECONDS = 60.0
 """A lock that was not renewed for so long has lost its owner."""
-
-
-class WorkdirLockedError(OSError):
-    """Another run is at work in this working directory."""
 
 
 class WorkdirLock:

@@ -10,13 +10,13 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
-from voc2vec_jax.config import ConfigError
+from voc2vec_jax.errors import ConfigError, OtherProcessError
 
 T = TypeVar("T")
 PATIENCE_MS = 7 * 24 * 3600 * 1000
@@ -32,18 +32,6 @@ SIGNS_OF_LOSS = ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat")
 """In the message of a failed exchange."""
 
 _words = count()
-
-
-class OtherProcessError(Exception):
-    """What process 0 was to do for all has failed; it says why.
-
-    Attributes:
-        kinds: Names of the class of the error there, and of its parents.
-    """
-
-    def __init__(self, message: str, kinds: Sequence[str] = ()):
-        super().__init__(message)
-        self.kinds = frozenset(kinds)
 
 
 @dataclass(frozen=True)

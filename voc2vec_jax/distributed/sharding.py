@@ -13,8 +13,9 @@ from jax.experimental import mesh_utils, multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jax.tree_util import DictKey
 
-from voc2vec_jax.config import ConfigError, MeshConfig, ModelConfig
+from voc2vec_jax.config import MeshConfig, ModelConfig
 from voc2vec_jax.distributed import processes
+from voc2vec_jax.errors import ConfigError
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")

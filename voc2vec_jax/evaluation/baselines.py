@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from voc2vec_jax.config.model import ConfigError
+from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.evaluation.clip_vectors import EXTRACTORS, Floats, cached, read_embeddings
 from voc2vec_jax.evaluation.cross_validation import LabelledCorpus, Row
 from voc2vec_jax.evaluation.folds import Fold, Ints

@@ -4,7 +4,6 @@ openSMILE is the extra `baselines`. It is not free software: audEERING's researc
 non-commercial use and, within limits, commercial research; read it before installing.
 """
 
-import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -16,15 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voc2vec_jax.audio.signal import SAMPLE_RATE
-from voc2vec_jax.config.model import ConfigError
+from voc2vec_jax.errors import ConfigError, FeaturesError
+from voc2vec_jax.files import writing
 
 Floats = NDArray[np.float32]
 
 MFCC_COUNT = 13
-
-
-class FeaturesError(ValueError):
-    """A file of vectors that cannot be used. The message names it and says what to do."""
 
 
 def mean_and_std(frames: Floats) -> Floats:  # [T, D] -> [2 · D]
@@ -156,10 +152,8 @@ def cached(
         return found
     values = extract(waveforms())
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with open(unfinished, "wb") as file:
+    with writing(path) as unfinished, unfinished.open("wb") as file:
         np.save(file, values)
-    unfinished.replace(path)
     return values
 
 

@@ -19,14 +19,16 @@ from scipy.special import softmax
 
 from voc2vec_jax.checkpoints import loading
 from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
-from voc2vec_jax.config import Config, ConfigError
+from voc2vec_jax.config import Config
 from voc2vec_jax.distributed import sharding
+from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.evaluation.cross_validation import LabelledCorpus
 from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST, Fold, Ints
 from voc2vec_jax.evaluation.folds import Protocol as FoldProtocol
 from voc2vec_jax.evaluation.recipe import Recipe, fold_config
-from voc2vec_jax.evaluation.results import FoldResult, write_json
+from voc2vec_jax.evaluation.results import FoldResult
 from voc2vec_jax.features.pooling import pooled_states
+from voc2vec_jax.files import write_json
 from voc2vec_jax.models.architectures import CLASSIFIERS
 from voc2vec_jax.models.parameters import Params
 from voc2vec_jax.models.wav2vec2 import Padding

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from voc2vec_jax.config.model import ConfigError
+from voc2vec_jax.errors import ConfigError, UnlabelledError
 
 Protocol = Literal["grouped", "paper"]
 Ints = NDArray[np.integer]
@@ -25,10 +25,6 @@ SELECTION_ON_TEST = "selection on the test fold"
 """What every output of the paper protocol says of itself."""
 VALIDATION_SHARE = 0.125
 """Of a fold's training clips, set aside to choose by."""
-
-
-class UnlabelledError(ValueError):
-    """Clips without a class cannot be evaluated. The message says how many and what to do."""
 
 
 @dataclass(frozen=True, eq=False)

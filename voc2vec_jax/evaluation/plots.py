@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from voc2vec_jax.evaluation.folds import Ints
+from voc2vec_jax.pictures import new_figure, save_png
 
 WRITTEN_CLASSES = 16
 """Up to so many, the cells of a confusion matrix have numbers in them."""
@@ -24,7 +24,7 @@ def plot_confusion(counts: Ints, classes: Sequence[str], title: str, png: Path) 
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
     side = 2.5 + 0.35 * max(len(classes), 8)
-    figure = _figure(side + 1, side)
+    figure = new_figure(side + 1, side)
     axis = figure.subplots()
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     names = [f"{name} ({total})" for name, total in zip(classes, totals[:, 0], strict=True)]
@@ -39,7 +39,7 @@ def plot_confusion(counts: Ints, classes: Sequence[str], title: str, png: Path) 
             text = str(counts[row, column])
             axis.text(column, row, text, ha="center", va="center", color=colour, fontsize=7)
     figure.colorbar(image, ax=axis, label="share of the label", shrink=0.8)
-    _save(figure, png)
+    save_png(figure, png)
 
 
 def plot_recalls(
@@ -53,7 +53,7 @@ def plot_recalls(
         title: Above the picture.
         png: Where it goes.
     """
-    figure = _figure(3 + 0.5 * max(len(classes), 8), 4.5)
+    figure = new_figure(3 + 0.5 * max(len(classes), 8), 4.5)
     axis = figure.subplots()
     places = np.arange(len(classes))
     width = 0.6 / max(len(recalls) - 1, 1)
@@ -68,21 +68,4 @@ def plot_recalls(
     axis.set_title(title, fontsize=10)
     axis.grid(axis="y", alpha=0.3)
     axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    _save(figure, png)
-
-
-def _figure(width: float, height: float) -> Any:
-    # The object interface needs no display and leaves the user's pyplot alone.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Any, png: Path) -> None:
-    png.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = png.with_name(png.name + ".part")
-    figure.savefig(unfinished, format="png", dpi=110)
-    unfinished.replace(png)
+    save_png(figure, png)

@@ -14,16 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from voc2vec_jax.errors import ResultsError
 from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST, Ints
-from voc2vec_jax.evaluation.results import (
-    RESULTS,
-    Evaluation,
-    FoldResult,
-    ResultsError,
-    fold_path,
-    load_fold,
-    write_json,
-)
+from voc2vec_jax.evaluation.results import RESULTS, Evaluation, FoldResult, fold_path, load_fold
 from voc2vec_jax.evaluation.scores import (
     LEVEL,
     Scores,
@@ -35,6 +28,7 @@ from voc2vec_jax.evaluation.scores import (
     scores_of,
 )
 from voc2vec_jax.evaluation.significance import fold_scores
+from voc2vec_jax.files import write_json
 
 FORMAT_VERSION = 1
 PACKAGES = ("voc2vec-jax", "jax", "flax", "numpy", "scikit-learn", "librosa", "opensmile")

@@ -8,7 +8,6 @@ A file under its final name is complete. Scores can be computed anew from the fo
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,17 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voc2vec_jax.config.model import ConfigError
+from voc2vec_jax.errors import ConfigError, ResultsError
 from voc2vec_jax.evaluation.folds import Ints, Protocol
+from voc2vec_jax.files import write_json
 
 FORMAT_VERSION = 1
 SETTINGS = "settings.json"
 RESULTS = "results.json"
 COLUMNS = ("clip_ids", "groups", "labels", "predictions", "scores")
-
-
-class ResultsError(ValueError):
-    """A file of results that cannot be used. The message names it and says what to do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,15 +126,6 @@ class Evaluation:
 def fold_path(out: Path, seed: int, fold: int) -> Path:
     """Where a fold is kept."""
     return out / "folds" / f"seed{seed}-fold{fold:02d}.json"
-
-
-def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
-    """Writes a file whole or not at all; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    text = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
 
 
 def save_fold(out: Path, result: FoldResult) -> Path:

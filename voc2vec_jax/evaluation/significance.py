@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voc2vec_jax.evaluation.results import Evaluation, FoldResult, ResultsError
+from voc2vec_jax.errors import ResultsError
+from voc2vec_jax.evaluation.results import Evaluation, FoldResult
 from voc2vec_jax.evaluation.scores import Scores, confusion, scores_of
 
 

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from voc2vec_jax.audio.input_files import Decoded, Input, decode_ahead
-from voc2vec_jax.audio.signal import SAMPLE_RATE, AudioError
+from voc2vec_jax.audio.signal import SAMPLE_RATE
 from voc2vec_jax.checkpoints.pretrained import PretrainedModel
-from voc2vec_jax.config import ConfigError
+from voc2vec_jax.errors import AudioError, ConfigError
 from voc2vec_jax.features.frames import LayerFeatures, batches, stream
 from voc2vec_jax.features.npz_parquet import Part, Parts
 

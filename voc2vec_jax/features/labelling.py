@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from voc2vec_jax.checkpoints.loading import from_pretrained
 from voc2vec_jax.checkpoints.source import read_source
-from voc2vec_jax.config import ConfigError
+from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.features.frames import (
     Features,
     LayerFeatures,
@@ -24,6 +24,7 @@ from voc2vec_jax.features.frames import (
     write_frames,
 )
 from voc2vec_jax.features.kmeans import Floats, KMeansSettings, assigner, fit
+from voc2vec_jax.files import write_json
 from voc2vec_jax.models.architectures import ENCODERS
 
 SAMPLE, CENTROIDS, FACTS = "sample.float32", "centroids.npy", "fit.json"
@@ -114,9 +115,7 @@ def fit_clusters(
             raise ConfigError(str(error)) from None
         np.save(directory / CENTROIDS, found.centroids)
         facts = {key: value for key, value in asdict(found).items() if key != "centroids"}
-        unfinished = facts_path.with_suffix(".part")
-        unfinished.write_text(json.dumps({"clips": len(lengths), **facts}), encoding="utf-8")
-        unfinished.rename(facts_path)
+        write_json(facts_path, {"clips": len(lengths), **facts})
     sample_path.unlink(missing_ok=True)
     return np.load(directory / CENTROIDS), json.loads(facts_path.read_text(encoding="utf-8"))
 

@@ -19,9 +19,8 @@ from typing import Any
 
 import numpy as np
 
-
-class ResumeError(ValueError):
-    """What lies there belongs to another run."""
+from voc2vec_jax.errors import ResumeError
+from voc2vec_jax.files import write_text, writing
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Parts:
         note = self.folder / "about.json"
         text = json.dumps(about, indent=2, sort_keys=True)
         if not note.exists():
-            _write_whole(note, text.encode())
+            write_text(note, text)
         elif note.read_text(encoding="utf-8") != text:
             before = json.loads(note.read_text(encoding="utf-8"))
             differing = [k for k in about if about[k] != before.get(k)]
@@ -70,8 +69,7 @@ class Parts:
 
     def write(self, number: int, part: Part) -> None:
         """Keeps a part; on disk when this returns."""
-        unfinished = self.path(number).with_suffix(".part")
-        with unfinished.open("wb") as file:
+        with writing(self.path(number)) as unfinished, unfinished.open("wb") as file:
             np.savez(
                 file,
                 ids=np.array(part.ids, str),
@@ -82,7 +80,6 @@ class Parts:
             )
             file.flush()
             os.fsync(file.fileno())
-        os.replace(unfinished, self.path(number))
 
     def read(self, number: int) -> Part:
         """A part that was kept."""
@@ -99,22 +96,11 @@ class Parts:
         """Joins `count` parts into the result and removes them; returns what is bad."""
         bad = {key: why for number in range(count) for key, why in self.read(number).bad.items()}
         parts = (self.read(number) for number in range(count))
-        unfinished = self.out.with_name(self.out.name + ".part")
         write = _write_npz if self.out.suffix == ".npz" else _write_parquet
-        try:
+        with writing(self.out) as unfinished:
             write(unfinished, parts, self.about, pooled)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
-        os.replace(unfinished, self.out)
         shutil.rmtree(self.folder)
         return bad
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)
 
 
 def _write_npz(path: Path, parts: Iterator[Part], about: dict[str, Any], pooled: bool) -> None:

@@ -1,13 +1,10 @@
 """What the first update of a run shows: what was compiled, how large everything is, and where."""
 
-import json
 import math
-import os
 import resource
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -123,13 +120,6 @@ def peak_memory_mib() -> int:
     """Largest resident size of this process so far."""
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kilobytes // (1024 * 1024 if sys.platform == "darwin" else 1024)
-
-
-def write_report(path: Path, report: Mapping[str, Any]) -> None:
-    """As JSON; the file appears whole or not at all."""
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
 
 
 def table(report: Mapping[str, Any]) -> str:

@@ -1,6 +1,5 @@
 """The one loop: start somewhere, update, log, evaluate, save. Tasks differ only in their loss."""
 
-import json
 import math
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +14,8 @@ from voc2vec_jax.audio.signal import SAMPLE_RATE
 from voc2vec_jax.checkpoints.orbax import BestInMemory, Checkpoints, State
 from voc2vec_jax.config import Config
 from voc2vec_jax.distributed import processes, sharding
+from voc2vec_jax.errors import PreemptedError, TrainingDivergedError
+from voc2vec_jax.files import write_json
 from voc2vec_jax.models.parameters import Params
 from voc2vec_jax.objectives import Metrics, Task
 from voc2vec_jax.training.first_step import first_update
@@ -31,14 +32,6 @@ from voc2vec_jax.training.starting_point import (
 )
 from voc2vec_jax.training.update import Training
 from voc2vec_jax.training.validation import held_out_figures, pairs
-
-
-class TrainingDivergedError(FloatingPointError):
-    """The loss or a gradient is no longer a number."""
-
-
-class PreemptedError(Exception):
-    """The process was told to stop, and has saved its state."""
 
 
 def fit(
@@ -127,8 +120,7 @@ class _Run:
         config = training.config
         # Only now is it certain that this configuration belongs to this working directory.
         if processes.is_first():
-            text = json.dumps(config.to_dict(), indent=2) + "\n"
-            (workdir / "config.json").write_text(text, encoding="utf-8")
+            write_json(workdir / "config.json", config.to_dict(), indent=2)
         self.training, self.data, self.checkpoints = training, data, checkpoints
         self.state, self.progress, self.done = state, progress, progress.step
         resumed_at = self.done if resumed else None

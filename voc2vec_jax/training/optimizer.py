@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from voc2vec_jax.config import ConfigError, ModelConfig, OptimConfig
+from voc2vec_jax.config import ModelConfig, OptimConfig
+from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.models.parameters import Params
 
 

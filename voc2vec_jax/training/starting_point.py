@@ -10,14 +10,10 @@ import jax
 import numpy as np
 
 from voc2vec_jax.checkpoints.checksums import newest_whole, set_aside
-from voc2vec_jax.checkpoints.orbax import (
-    CheckpointMismatchError,
-    Checkpoints,
-    State,
-    with_shardings,
-)
-from voc2vec_jax.config import Config, ConfigError, TrainConfig
+from voc2vec_jax.checkpoints.orbax import Checkpoints, State, with_shardings
+from voc2vec_jax.config import Config, TrainConfig
 from voc2vec_jax.distributed import processes, sharding
+from voc2vec_jax.errors import CheckpointMismatchError, ConfigError
 from voc2vec_jax.objectives import Task
 from voc2vec_jax.training.update import Training
 

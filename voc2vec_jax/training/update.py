@@ -13,8 +13,9 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from voc2vec_jax.checkpoints.orbax import State, with_shardings
-from voc2vec_jax.config import Config, ConfigError, DataConfig, TrainConfig
+from voc2vec_jax.config import Config, DataConfig, TrainConfig
 from voc2vec_jax.distributed import sharding
+from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.models.parameters import Params, merge, split
 from voc2vec_jax.objectives import Batch, Metrics, Predicts, Task
 from voc2vec_jax.objectives.losses import Ratio

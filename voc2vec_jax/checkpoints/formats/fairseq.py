@@ -25,7 +25,8 @@ from voc2vec_jax.checkpoints.formats.fairseq_config import (
     hf_fields,
     shown,
 )
-from voc2vec_jax.checkpoints.formats.pytorch import CheckpointError, read_torch
+from voc2vec_jax.checkpoints.formats.pytorch import read_torch
+from voc2vec_jax.errors import CheckpointError
 
 FINETUNED_PREFIXES = ("w2v_encoder.w2v_model.", "encoder.w2v_model.")
 """Of models with a CTC head, and with a decoder."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from voc2vec_jax.checkpoints.formats.plain_pickle import Opaque
-from voc2vec_jax.checkpoints.formats.pytorch import CheckpointError
 from voc2vec_jax.config.model import MAX_CONV_LAYERS
+from voc2vec_jax.errors import CheckpointError
 
 Fields = Mapping[Any, object]
 

@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from voc2vec_jax.checkpoints.convert import Tensors
-from voc2vec_jax.checkpoints.formats.pytorch import CheckpointError, read_torch
+from voc2vec_jax.checkpoints.formats.pytorch import read_torch
+from voc2vec_jax.errors import CheckpointError
 
 __all__ = [
     "CheckpointError",

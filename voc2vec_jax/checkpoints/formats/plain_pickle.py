@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
+from voc2vec_jax.errors import PickleError
+
 INERT = (
     "argparse",
     "datetime",
@@ -42,10 +44,6 @@ EMPTY: dict[str, Callable[[], object]] = {
     "EMPTY_SET": set,
 }
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
-
-class PickleError(ValueError):
-    """A pickle that is damaged, or asks for more than plain data."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from voc2vec_jax.checkpoints.formats.plain_pickle import Global, Opaque, PickleError, read_pickle
+from voc2vec_jax.checkpoints.formats.plain_pickle import Global, Opaque, read_pickle
+from voc2vec_jax.errors import CheckpointError, PickleError
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
@@ -48,10 +49,6 @@ SPARE_BYTES = 2**26
 EXPANSION = 4
 """Expanded and tied tensors are stored once. So that a small file cannot ask for all memory, its
 tensors may count this many times its own bytes, and the spare ones on top."""
-
-
-class CheckpointError(ValueError):
-    """A folder or file that is not a usable checkpoint. The message names the file and the fix."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from voc2vec_jax.pictures import new_figure, save_png
 from voc2vec_jax.training.log.metrics_file import PARTS, TIME_PREFIX
 
 OF_LABELS = ("masked_accuracy", "unmasked_accuracy", "majority_rate")
@@ -44,12 +45,7 @@ def plot_metrics(
         png: Where the picture goes.
         alarm_steps: Where the collapse alarm rang; drawn as vertical lines.
     """
-    # The object interface needs no display and leaves the user's pyplot alone.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(15, 6.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(15, 6.5)
     for axis, (title, names) in zip(figure.subplots(2, 4).flat, PANELS, strict=True):
         for name in names:
             points = [(e["step"], e[name]) for e in entries if e.get(name) is not None]
@@ -67,6 +63,4 @@ def plot_metrics(
         axis.grid(alpha=0.3)
         if (len(names) > 1 or alarm_steps) and axis.lines:
             axis.legend()
-    unfinished = png.with_name(png.name + ".part")
-    figure.savefig(unfinished, format="png", dpi=110)
-    unfinished.replace(png)
+    save_png(figure, png)

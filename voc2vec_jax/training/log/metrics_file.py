@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +11,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from voc2vec_jax.files import write_text
 
 TIME_PREFIX = "time_"
 """Fields that begin so depend on the clock, or on when this process was started; all others are
@@ -100,9 +101,7 @@ class MetricsFile:
                 entry = _parse(line)
                 if entry is not None and entry.get("step", math.inf) <= resumed_at:
                     lines.append(line)
-        unfinished = path.with_name(path.name + ".part")
-        unfinished.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        os.replace(unfinished, path)
+        write_text(path, "".join(line + "\n" for line in lines))
         self._file = path.open("a", encoding="utf-8")
         if resumed_at is not None:
             self.write({"event": "resume", "step": resumed_at})

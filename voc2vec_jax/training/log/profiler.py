@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from voc2vec_jax.config import ConfigError
+from voc2vec_jax.errors import ConfigError
 
 
 def profiled_steps(text: str, num_steps: int) -> range:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from voc2vec_jax.config import Config
 from voc2vec_jax.distributed import processes
-from voc2vec_jax.training.first_step import table, write_report
+from voc2vec_jax.files import write_json
+from voc2vec_jax.training.first_step import table
 from voc2vec_jax.training.log.alarm import CollapseAlarm
 from voc2vec_jax.training.log.metrics_file import Clock, Display, MetricsFile, Pairs, Window
 from voc2vec_jax.training.log.trackers import open_listeners
@@ -59,7 +60,7 @@ class RunLog:
     def first_step(self, report: Mapping[str, Any]) -> None:
         """Shows and keeps the report of the first update of this process."""
         if jax.process_index() == 0:
-            write_report(self._workdir / "first_step.json", report)
+            write_json(self._workdir / "first_step.json", report, indent=2)
             self.say(table(report))
 
     def updated(self, step: int) -> None:

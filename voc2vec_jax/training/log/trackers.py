@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from voc2vec_jax.config import Config, ConfigError
+from voc2vec_jax.config import Config
+from voc2vec_jax.errors import ConfigError
 
 
 class Listener(Protocol):

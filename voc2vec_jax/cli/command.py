@@ -1,0 +1,51 @@
+"""What all commands share: how they say something, and how they end."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from voc2vec_jax.errors import DONE, STOPPED, exit_code
+
+
+def say(text: str) -> None:
+    """A line to standard error, where everything goes that is not a result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(work: Callable[[], int | None], *, stopped: str | None = None) -> int:
+    """Does the work of a command, and turns an expected error into one line and an exit code.
+
+    Args:
+        work: Returns an exit code, or None for `DONE`. It raises what `errors` lists; anything
+            else is a bug, and keeps its traceback.
+        stopped: What to say where the command was told to stop and can be gone on with; None if it
+            cannot, so that Ctrl-C ends it as any program.
+    """
+    try:
+        code = work()
+    except KeyboardInterrupt:
+        if stopped is None:
+            raise
+        say(f"stopped: {stopped}")
+        return STOPPED
+    except Exception as error:
+        known = exit_code(error)
+        if known is None:
+            raise
+        say(f"stopped: {stopped or error}" if known == STOPPED else f"error: {error}")
+        return known
+    return DONE if code is None else code
+
+
+def prepare_process(*, sigterm_is_ctrl_c: bool = False) -> None:
+    """What a command needs of its own process, before anything large is imported.
+
+    Args:
+        sigterm_is_ctrl_c: For commands that keep what they have when they are interrupted.
+    """
+    # TensorFlow only reads records and feeds batches; its chatter would bury the messages.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    if sigterm_is_ctrl_c:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -1,0 +1,48 @@
+"""Configuration files: `--config FILE.py[:NAME]`, whose values the other flags then override."""
+
+import argparse
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+from voc2vec_jax.config import Config
+from voc2vec_jax.errors import ConfigError
+
+
+def load_config(location: str) -> Config:
+    """Runs a configuration file.
+
+    Args:
+        location: `FILE.py`, or `FILE.py:NAME` for another function than `get_config`.
+
+    Raises:
+        ConfigError: No such file or function, or it does not return a `Config`.
+    """
+    path, _, function = location.partition(".py:")
+    file = Path(path + ".py" if function else path)
+    if not file.is_file():
+        raise ConfigError(f"--config {location}: no file {file}")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"--config {location}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    make = getattr(module, function or "get_config", None)
+    if make is None:
+        raise ConfigError(f"--config {location}: {file} has no function {function or 'get_config'}")
+    config = make()
+    if not isinstance(config, Config):
+        raise ConfigError(f"--config {location}: returned {type(config).__name__}, not a Config")
+    return config
+
+
+def named_config(argv: Sequence[str]) -> Config:
+    """The configuration of the file behind `--config`, which the other flags then change.
+
+    Raises:
+        ConfigError: As `load_config`.
+    """
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config")
+    location = finder.parse_known_args(argv)[0].config
+    return load_config(location) if location else Config()
