@@ -16,7 +16,7 @@ import transformers
 from tests.labelled_corpus import CLASSES, MODEL, waveforms
 from tests.small_run import QUICK_TO_COMPILE
 from tests.test_fine_tuning import encoder_of
-from voc2vec_jax.checkpoints.loading import save_pretrained
+from voc2vec_jax.checkpoints.saving import save_pretrained
 from voc2vec_jax.cli import predict
 from voc2vec_jax.cli.evaluate import main, parse
 from voc2vec_jax.errors import BAD_DATA, DONE, WRONG_USAGE, ConfigError

@@ -14,7 +14,8 @@ import transformers
 
 from tests.conftest import ARCHITECTURES, TINY
 from tests.reference import clips, hf_model, sample_mask
-from voc2vec_jax.checkpoints.loading import from_pretrained, load_params, save_pretrained
+from voc2vec_jax.checkpoints.loading import from_pretrained, load_params
+from voc2vec_jax.checkpoints.saving import save_pretrained
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.errors import ConfigError, ConversionError, FreshHeadError
 from voc2vec_jax.models import (

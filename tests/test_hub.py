@@ -17,7 +17,7 @@ import transformers
 from safetensors.numpy import load_file, save_file
 
 from voc2vec_jax.checkpoints.formats import huggingface
-from voc2vec_jax.checkpoints.loading import from_pretrained, load_params, save_pretrained
+from voc2vec_jax.checkpoints.loading import from_pretrained, load_params
 from voc2vec_jax.checkpoints.pretrained import (
     BUCKETS_PER_OCTAVE,
     Architecture,
@@ -25,6 +25,7 @@ from voc2vec_jax.checkpoints.pretrained import (
     PretrainedModel,
     _bucket,
 )
+from voc2vec_jax.checkpoints.saving import save_pretrained
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.errors import CheckpointError, ConfigError, ConversionError
 from voc2vec_jax.models import Wav2Vec2ForPreTraining, Wav2Vec2Model

@@ -17,8 +17,8 @@ from tests.conftest import TINY
 from tools import make_labels
 from voc2vec_jax.audio.mfcc import mfcc
 from voc2vec_jax.audio.signal import frames_from_samples
-from voc2vec_jax.checkpoints import loading
 from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
+from voc2vec_jax.checkpoints.saving import save_pretrained
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.features import frames, labelling
 from voc2vec_jax.models import HubertModel
@@ -124,7 +124,7 @@ def hubert(folder: Path, seed: int = 0) -> PretrainedModel:
     made = PretrainedModel(
         HubertModel, config, params, preprocessor=Preprocessor(), padding="masked"
     )
-    loading.save_pretrained(made, folder)
+    save_pretrained(made, folder)
     return made
 
 

@@ -17,10 +17,12 @@ from tests.conftest import ARCHITECTURES, TINY
 from tests.reference import clips, hf_model, sample_mask
 from tests.test_hubert import LABELS, batch_of, draws_for
 from tools import convert_weights, verify_parity
-from voc2vec_jax.checkpoints import loading, orbax_weights
+from voc2vec_jax.checkpoints import loading
 from voc2vec_jax.checkpoints.hubert_head import FILE
-from voc2vec_jax.checkpoints.loading import from_pretrained, save_pretrained
+from voc2vec_jax.checkpoints.loading import from_pretrained
+from voc2vec_jax.checkpoints.orbax import write_weights
 from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
+from voc2vec_jax.checkpoints.saving import save_pretrained
 from voc2vec_jax.config import Config, ModelConfig, ObjectiveConfig
 from voc2vec_jax.errors import CheckpointError, ConversionError, FreshHeadError
 from voc2vec_jax.models import HubertForPreTraining, HubertModel
@@ -234,7 +236,7 @@ def test_a_fresh_head_is_not_written(tmp_path: Path) -> None:
 
 
 def test_orbax_and_back(folder: Path, tmp_path: Path) -> None:
-    orbax_weights.write(from_pretrained(folder), tmp_path / "orbax")
+    write_weights(from_pretrained(folder), tmp_path / "orbax")
     assert convert_weights.main([str(tmp_path / "orbax"), str(tmp_path / "hf"), "--to", "hf"]) == 0
     for name in ("model.safetensors", FILE, "config.json"):
         assert (tmp_path / "hf" / name).read_bytes() == (folder / name).read_bytes(), name

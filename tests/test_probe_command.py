@@ -8,8 +8,8 @@ import pytest
 from data_pipelines.synthetic.corpus import CLASSES, write_wavs
 from tests.conftest import ARCHITECTURES, TINY
 from tools import probe
-from voc2vec_jax.checkpoints.loading import save_pretrained
 from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
+from voc2vec_jax.checkpoints.saving import save_pretrained
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.evaluation import probing
 from voc2vec_jax.models import Wav2Vec2Model

@@ -13,6 +13,7 @@ from tests.reference import clips
 from tests.test_trainer import CONFIG, Clips, run
 from voc2vec_jax.checkpoints import loading
 from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
+from voc2vec_jax.checkpoints.saving import save_pretrained
 from voc2vec_jax.config import Config, ObjectiveConfig
 from voc2vec_jax.distributed import sharding
 from voc2vec_jax.errors import CheckpointMismatchError, ConfigError
@@ -70,7 +71,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = PretrainedModel(
         Wav2Vec2ForPreTraining, CONFIG.model, params, preprocessor=Preprocessor()
     )
-    loading.save_pretrained(model, folder)
+    save_pretrained(model, folder)
     return folder
 
 

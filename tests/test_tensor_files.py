@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from tests.conftest import ARCHITECTURES, TINY
 from tests.reference import hf_model
 from voc2vec_jax import from_pretrained
-from voc2vec_jax.checkpoints import convert, loading
+from voc2vec_jax.checkpoints import convert
 from voc2vec_jax.checkpoints.convert import Tensors
 from voc2vec_jax.checkpoints.formats import huggingface
 from voc2vec_jax.checkpoints.formats.huggingface import (
@@ -28,6 +28,7 @@ from voc2vec_jax.checkpoints.formats.huggingface import (
     write_tensors,
     writing_tensors,
 )
+from voc2vec_jax.checkpoints.saving import save_pretrained
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.errors import CheckpointError
 from voc2vec_jax.models import Wav2Vec2Model
@@ -83,7 +84,7 @@ def test_other_float_types_load_as_float32(folder: Path, dtype: torch.dtype) -> 
 
 def test_safetensors_win_where_both_exist(folder: Path) -> None:
     expected = from_pretrained(folder).params
-    loading.save_pretrained(from_pretrained(folder), folder)
+    save_pretrained(from_pretrained(folder), folder)
     (folder / TORCH_BIN).write_bytes(b"garbage")
     for path, value in from_pretrained(folder).params.items():
         np.testing.assert_array_equal(value, expected[path])
@@ -117,7 +118,7 @@ def test_a_hub_revision_gives_safetensors_or_else_the_pytorch_file(
         return str(folder)
 
     if has_safetensors:
-        loading.save_pretrained(from_pretrained(folder), folder)
+        save_pretrained(from_pretrained(folder), folder)
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     from_pretrained("hf:org/name", revision="refs/pr/1")
     expected = [["*.json", "model*.safetensors", "pretraining_head.safetensors"]]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.reference import clips
-from voc2vec_jax.checkpoints.orbax import BestInMemory, Checkpoints, with_shardings
+from voc2vec_jax.checkpoints.orbax import Checkpoints
 from voc2vec_jax.config import Config, MeshConfig, ModelConfig, OptimConfig, TrainConfig
 from voc2vec_jax.distributed import sharding
 from voc2vec_jax.errors import (
@@ -29,6 +29,7 @@ from voc2vec_jax.training.log.metrics_file import PARTS, MetricsFile, Window, re
 from voc2vec_jax.training.loop import _Run, fit
 from voc2vec_jax.training.starting_point import Progress
 from voc2vec_jax.training.update import Training
+from voc2vec_jax.training.validation import BestInMemory
 
 pytestmark = pytest.mark.unoptimised
 
@@ -285,7 +286,7 @@ def test_a_checkpoint_moves_to_another_mesh(
     mesh = sharding.build_mesh(MeshConfig(data=1, fsdp=2), jax.devices()[:2])
     training = Training(CONFIG, task, mesh)
     with Checkpoints(undisturbed[1] / "checkpoints", keep=9) as checkpoints:
-        state = checkpoints.restore(9, with_shardings(training.abstract_state, training.shardings))
+        state = checkpoints.restore(9, training.described_state)
     kernel = state["params"]["wav2vec2.encoder.layers.0.attention.q_proj.kernel"]
     assert kernel.sharding.num_devices == 2
     assert not kernel.sharding.is_fully_replicated

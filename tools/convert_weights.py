@@ -21,8 +21,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from voc2vec_jax.checkpoints import orbax_weights
-from voc2vec_jax.checkpoints.loading import from_pretrained, load_encoder, save_pretrained
+from voc2vec_jax.checkpoints.loading import from_pretrained, load_encoder
+from voc2vec_jax.checkpoints.orbax import write_weights
+from voc2vec_jax.checkpoints.saving import save_pretrained
 from voc2vec_jax.cli.command import run
 from voc2vec_jax.errors import CheckpointError
 
@@ -53,7 +54,7 @@ def convert(arguments: Arguments) -> str:
     load = load_encoder if arguments.encoder_only else from_pretrained
     model = load(arguments.source, revision=arguments.revision)
     if arguments.to == "orbax":
-        orbax_weights.write(model, destination)
+        write_weights(model, destination)
     else:
         save_pretrained(
             model,

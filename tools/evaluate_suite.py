@@ -26,10 +26,11 @@ from data_pipelines.corpora.sources import default_data_dir
 from tools.evaluation.rows import ModelRuns, host_rows, named
 from voc2vec_jax.cli.command import run
 from voc2vec_jax.cli.corpus import named_corpus, open_labelled
+from voc2vec_jax.config.recipe import Protocol
 from voc2vec_jax.errors import DONE, FAILED
 from voc2vec_jax.evaluation import published
 from voc2vec_jax.evaluation.cross_validation import LabelledCorpus, cross_validate
-from voc2vec_jax.evaluation.folds import Protocol, divide
+from voc2vec_jax.evaluation.folds import divide
 from voc2vec_jax.evaluation.plots import plot_confusion, plot_recalls
 from voc2vec_jax.evaluation.report import finite, report, summarise
 from voc2vec_jax.evaluation.results import Evaluation, FoldResult

@@ -24,9 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from voc2vec_jax.audio.signal import SAMPLE_RATE, pad_batch
-from voc2vec_jax.checkpoints.loading import from_pretrained, save_pretrained
-from voc2vec_jax.checkpoints.orbax_weights import find_checkpoints
+from voc2vec_jax.checkpoints.loading import from_pretrained
+from voc2vec_jax.checkpoints.orbax import find_checkpoints
 from voc2vec_jax.checkpoints.pretrained import PretrainedModel
+from voc2vec_jax.checkpoints.saving import save_pretrained
 from voc2vec_jax.checkpoints.source import resolve
 from voc2vec_jax.cli.command import run, say
 from voc2vec_jax.errors import DONE, FAILED

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from voc2vec_jax.audio.signal import load_audio, normalize, pad_batch
-    from voc2vec_jax.checkpoints.loading import from_pretrained, save_pretrained
+    from voc2vec_jax.checkpoints.loading import from_pretrained
     from voc2vec_jax.checkpoints.pretrained import PretrainedModel
+    from voc2vec_jax.checkpoints.saving import save_pretrained
     from voc2vec_jax.config import Config, ModelConfig
     from voc2vec_jax.errors import AudioError, ConfigError, FreshHeadError
     from voc2vec_jax.models import (
@@ -50,7 +51,8 @@ __all__ = [
 _MODULES = {
     "audio.signal": ("load_audio", "normalize", "pad_batch"),
     "config": ("Config", "ModelConfig"),
-    "checkpoints.loading": ("from_pretrained", "save_pretrained"),
+    "checkpoints.loading": ("from_pretrained",),
+    "checkpoints.saving": ("save_pretrained",),
     "models": (
         "HubertForPreTraining",
         "HubertForSequenceClassification",

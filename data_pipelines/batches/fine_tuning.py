@@ -15,38 +15,33 @@ from numpy.typing import NDArray
 
 from data_pipelines.batches.augment import Augmentation
 from data_pipelines.batches.clip_plan import ClipPlan, Ints, LabelledBatch
-from data_pipelines.batches.pipeline import ALL_ROWS, Share, assemble
+from data_pipelines.batches.pipeline import assemble
+from data_pipelines.batches.planned_corpus import PlannedCorpus
 from data_pipelines.batches.window_plan import long_enough
 from data_pipelines.corpora.held_out import held_out
 from data_pipelines.corpora.sources import open_corpus
 from data_pipelines.stores.flat_store import FlatStore
 from voc2vec_jax.audio.signal import SAMPLE_RATE
-from voc2vec_jax.config import Config, DataConfig, ModelConfig
+from voc2vec_jax.config import Config, ModelConfig
 from voc2vec_jax.errors import ConfigError, DataError
 
 Arrays = dict[str, np.ndarray]
 
 
-@dataclass(frozen=True, eq=False)
-class LabelledClips:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class LabelledClips(PlannedCorpus[ClipPlan]):
     """Clips to train on and clips to judge by; see `TrainingData` of the loop.
 
     Batches have `labels` [B] int32, `weight` [B] float32 and `clips` [B] int32, the index in the
     corpus, besides `lengths` and either `waveform` or `features`.
     """
 
-    store: FlatStore
-    data: DataConfig
-    plan: ClipPlan
-    eval_plan: ClipPlan | None
     labels: Ints
     """[clips of the corpus] class, in the order of the model's logits; -1 where unknown."""
     class_weights: NDArray[np.float32]
     """[classes] what a clip of each class counts."""
     features: NDArray[np.float32] | None = None
     """[clips of the corpus, K, D] in place of samples, for a frozen encoder."""
-    share: Share = ALL_ROWS
-    """The rows of each batch that this process reads."""
 
     @property
     def fingerprint(self) -> str:
@@ -56,28 +51,9 @@ class LabelledClips:
         facts += [self.labels.tolist(), self.class_weights.tolist()]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
-    @property
-    def batches_per_epoch(self) -> int:
-        """Updates in which every clip is heard once."""
-        return self.plan.batches_per_epoch
-
-    @property
-    def batch_sizes(self) -> tuple[int, ...]:
-        """Clips in a batch, each number that occurs."""
-        plans = (self.plan, self.eval_plan) if self.eval_plan else (self.plan,)
-        return tuple(sorted({rows for plan in plans for rows, _ in plan.shapes}))
-
-    @property
-    def corpus_hours(self) -> float:
-        """Duration of what an epoch hears."""
-        return self.plan.heard_seconds_per_epoch / 3600
-
     def batches(self, start_step: int, stop_step: int) -> Iterator[Arrays]:
         """The batches of the updates from `start_step` up to `stop_step`, in order."""
-        data, change = self.data, None
-        if data.gain_db or data.noise_snr_db:
-            change = Augmentation(self.plan.seed, data.gain_db, data.noise_snr_db)
-        steps = range(start_step, stop_step)
+        change, steps = self.augmentation, range(start_step, stop_step)
         return (self._arrays(self.plan.batch(step), change) for step in steps)
 
     def eval_batches(self) -> Iterator[Arrays]:
@@ -156,7 +132,15 @@ def labelled_clips(
         shuffled=True,
     )
     weights = class_weights(labels[train], len(config.model.labels), config.classify.class_weights)
-    return LabelledClips(store, config.data, plan, eval_plan, labels, weights, features)
+    return LabelledClips(
+        store=store,
+        data=config.data,
+        plan=plan,
+        eval_plan=eval_plan,
+        labels=labels,
+        class_weights=weights,
+        features=features,
+    )
 
 
 def evaluation_plan(config: Config, store: FlatStore, clips: Ints, *, first: bool) -> ClipPlan:

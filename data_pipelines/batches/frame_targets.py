@@ -17,7 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines.batches.window_plan import PlannedBatch
-from data_pipelines.frame_labels.label_store import REMAKE, Grid, LabelStore
+from data_pipelines.frame_labels.label_store import (
+    MAX_DISAGREEMENT_SECONDS,
+    REMAKE,
+    Grid,
+    LabelStore,
+)
 from data_pipelines.stores.flat_store import FlatStore
 from voc2vec_jax.audio.signal import (
     CONV_KERNELS,
@@ -30,8 +35,6 @@ from voc2vec_jax.errors import ConfigError, DataError
 
 Alignment = Literal["nearest", "fairseq"]
 NO_TARGET = -1
-MAX_DISAGREEMENT_SECONDS = 0.1
-"""Between a clip and its labels; fairseq's bound."""
 SHOWN = 5
 """Clips that an error names."""
 

@@ -10,12 +10,12 @@ import numpy as np
 
 from data_pipelines.batches.augment import Augmentation
 from data_pipelines.batches.frame_targets import FrameTargets, open_targets
-from data_pipelines.batches.pipeline import ALL_ROWS, Batch, Joined, Share, batches
+from data_pipelines.batches.pipeline import Batch, Joined, batches
+from data_pipelines.batches.planned_corpus import PlannedCorpus
 from data_pipelines.batches.window_plan import BatchPlan, long_enough
 from data_pipelines.corpora.held_out import held_out
 from data_pipelines.corpora.sources import open_corpus
 from data_pipelines.corpora.voc125 import mixture_rates
-from data_pipelines.stores.flat_store import FlatStore
 from voc2vec_jax.audio.signal import CONV_KERNELS, CONV_STRIDES
 from voc2vec_jax.config import DataConfig
 
@@ -25,19 +25,12 @@ LABEL_FIELDS = ("labels", "label_rate_hz", "label_alignment")
 """What they bring about is in the fingerprint of what is joined."""
 
 
-@dataclass(frozen=True, eq=False)
-class TrainingCorpus:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainingCorpus(PlannedCorpus[BatchPlan]):
     """A corpus under a plan; see `TrainingData` of the loop."""
 
-    store: FlatStore
-    plan: BatchPlan
-    data: DataConfig
-    eval_plan: BatchPlan | None = None
-    """Of the clips that are held out, if any are."""
     joined: tuple[Joined, ...] = ()
     """What goes along with the samples."""
-    share: Share = ALL_ROWS
-    """The rows of each batch that this process reads."""
 
     @property
     def fingerprint(self) -> str:
@@ -48,28 +41,9 @@ class TrainingCorpus:
         identity = json.dumps(facts, sort_keys=True)
         return hashlib.sha256(identity.encode()).hexdigest()
 
-    @property
-    def batches_per_epoch(self) -> int:
-        """Updates in which the whole corpus is heard."""
-        return self.plan.batches_per_epoch
-
-    @property
-    def batch_sizes(self) -> tuple[int, ...]:
-        """Clips in a batch, each number that occurs."""
-        plans = (self.plan, self.eval_plan) if self.eval_plan else (self.plan,)
-        return tuple(sorted({rows for plan in plans for rows, _ in plan.shapes}))
-
-    @property
-    def corpus_hours(self) -> float:
-        """Duration of all clips that are trained on."""
-        return self.plan.heard_seconds_per_epoch / 3600
-
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
         """The batches of the updates from `start_step` up to `stop_step`, in order."""
-        data, augmentation = self.data, None
-        if data.gain_db or data.noise_snr_db:
-            augmentation = Augmentation(self.plan.seed, data.gain_db, data.noise_snr_db)
-        return self._batches(self.plan, start_step, stop_step, augmentation)
+        return self._batches(self.plan, start_step, stop_step, self.augmentation)
 
     def eval_batches(self) -> Iterator[Batch]:
         """The held-out clips, always in the same batches and windows.
@@ -153,12 +127,12 @@ def open_training_corpus(
         joined = (targets,)
     if data.eval_share == 0 or not np.any(usable):
         plan = BatchPlan(store.lengths, data, seed, rates)
-        return TrainingCorpus(store, plan, data, joined=joined)
+        return TrainingCorpus(store=store, data=data, plan=plan, joined=joined)
     held = held_out(store.ids, store.groups, usable, data.eval_share, seed)
     return TrainingCorpus(
-        store,
-        BatchPlan(store.lengths, data, seed, rates, ~held),
-        data,
-        BatchPlan(store.lengths, data, seed, chosen=held),
-        joined,
+        store=store,
+        data=data,
+        plan=BatchPlan(store.lengths, data, seed, rates, ~held),
+        eval_plan=BatchPlan(store.lengths, data, seed, chosen=held),
+        joined=joined,
     )

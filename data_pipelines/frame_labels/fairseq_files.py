@@ -16,9 +16,14 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.batches.frame_targets import MAX_DISAGREEMENT_SECONDS
 from data_pipelines.frame_labels.building import building, finish
-from data_pipelines.frame_labels.label_store import MAX_CLUSTERS, Grid, LabelStore, Manifest
+from data_pipelines.frame_labels.label_store import (
+    MAX_CLUSTERS,
+    MAX_DISAGREEMENT_SECONDS,
+    Grid,
+    LabelStore,
+    Manifest,
+)
 from data_pipelines.stores.flat_store import FlatStore
 from voc2vec_jax.audio.signal import MIN_SAMPLES, SAMPLE_RATE
 from voc2vec_jax.errors import ConfigError, DataError

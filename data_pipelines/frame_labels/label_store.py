@@ -27,6 +27,8 @@ from voc2vec_jax.errors import DataError
 
 FORMAT_VERSION = 1
 MAX_CLUSTERS = 65_536
+MAX_DISAGREEMENT_SECONDS = 0.1
+"""Between a clip and its labels; fairseq's bound."""
 LABELS, INDEX, MANIFEST, CENTROIDS = "labels.uint16", "index.json", "manifest.json", "centroids.npy"
 REMAKE = "make it anew with python -m tools.make_labels"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from voc2vec_jax.cli.corpus import is_table
+from voc2vec_jax.config.recipe import Protocol
 from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.evaluation.baselines import (
     BASELINES,
@@ -19,7 +20,6 @@ from voc2vec_jax.evaluation.baselines import (
     settings_of,
 )
 from voc2vec_jax.evaluation.cross_validation import LabelledCorpus, Row
-from voc2vec_jax.evaluation.folds import Protocol
 from voc2vec_jax.evaluation.report import load_evaluation
 from voc2vec_jax.evaluation.results import RESULTS, Evaluation
 

@@ -1,8 +1,9 @@
-"""Checkpoints by Orbax: parameters, optimiser state, step, and what is needed to go on exactly."""
+"""Checkpoints by Orbax: the states of a run, to go on from exactly, and the weights in them."""
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,9 +13,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from voc2vec_jax.checkpoints import convert
 from voc2vec_jax.checkpoints.checksums import write_sums
+from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
+from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.distributed import processes
-from voc2vec_jax.errors import CheckpointWriteError
+from voc2vec_jax.errors import CheckpointError, CheckpointWriteError, ConfigError
+from voc2vec_jax.models.architectures import CLASSIFIERS
 
 State = dict[str, Any]
 """`{"params": {path: array}, "opt_state": ..., "step": int32 []}`"""
@@ -194,39 +199,90 @@ class Checkpoints:
             self.close()
 
 
-class BestInMemory:
-    """Stands in for `Checkpoints` in a run that is too short to be gone on with.
+ARCHITECTURE_OF_TASK = {"wav2vec2": "Wav2Vec2ForPreTraining", "hubert": "HubertForPreTraining"}
 
-    It holds the best parameters and nothing else.
+
+@dataclass(frozen=True)
+class OrbaxWeights:
+    """Weights with what is needed to use them."""
+
+    architecture: str
+    config: ModelConfig
+    preprocessor: Preprocessor
+    tensors: dict[str, np.ndarray]
+    """By Hugging Face name."""
+
+
+def find_checkpoints(folder: Path) -> Path | None:
+    """The folder of Orbax checkpoints that `folder` is or, as a working directory, holds."""
+    if (folder / "checkpoints").is_dir():
+        return folder / "checkpoints"
+    is_one = any(child.name.isdecimal() and (child / "state").is_dir() for child in _list(folder))
+    return folder if is_one else None
+
+
+def _list(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def read_weights(directory: Path) -> OrbaxWeights:
+    """The newest weights in a folder of checkpoints; optimiser state is not read.
+
+    Raises:
+        CheckpointError: None there, or a damaged one.
     """
+    with Checkpoints(directory, keep=None) as checkpoints:
+        step = checkpoints.latest_step()
+        if step is None:
+            raise CheckpointError(f"{directory}: holds no finished checkpoint")
+        try:
+            meta = checkpoints.read_meta(step)
+            params = checkpoints.restore_params(step)
+            return OrbaxWeights(
+                architecture=_architecture(meta),
+                config=ModelConfig(**meta["config"]["model"]),
+                preprocessor=_preprocessor(meta),
+                tensors=convert.to_hf(params),
+            )
+        except ConfigError as error:
+            raise ConfigError(f"{directory / str(step)}: {error}") from None
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            reason = f"{type(error).__name__}: {error}".split("\n")[0][:300]
+            raise CheckpointError(
+                f"{directory / str(step)}: not a whole checkpoint of voc2vec_jax ({reason})"
+            ) from None
 
-    def __init__(self) -> None:
-        self._params: dict[str, np.ndarray] = {}
 
-    def save(self, step: int, state: State, meta: dict[str, Any], best: int | None = None) -> None:
-        """See `Checkpoints.save`."""
-        if step == best:
-            # Copies: an update reuses the memory of the parameters that it is given.
-            self._params = {path: np.array(value) for path, value in state["params"].items()}
-
-    def wait(self) -> None:
-        """Nothing is in progress."""
-
-    def restore(self, step: int, abstract_state: State) -> State:
-        """The best parameters, where `abstract_state` says; without optimiser and step."""
-        return {
-            "params": {
-                path: jax.device_put(value, abstract_state["params"][path].sharding)
-                for path, value in self._params.items()
-            }
-        }
+def _architecture(meta: Mapping[str, Any]) -> str:
+    if "architecture" in meta:
+        return str(meta["architecture"])
+    config = meta["config"]
+    if config["task"] == "classify":
+        return CLASSIFIERS[config["model"]["model_type"]].__name__
+    return ARCHITECTURE_OF_TASK[config["task"]]
 
 
-def with_shardings(abstract_state: State, shardings: State) -> State:
-    """The abstract state that `restore` needs."""
-    described: State = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        abstract_state,
-        shardings,
-    )
-    return described
+def _preprocessor(meta: Mapping[str, Any]) -> Preprocessor:
+    if "preprocessor" in meta:
+        return Preprocessor(**meta["preprocessor"])
+    return Preprocessor.of_training(meta["config"]["data"]["normalize"])
+
+
+def write_weights(model: PretrainedModel, directory: Path) -> None:
+    """Writes a model as the only checkpoint of a folder, for `from_pretrained` and `--init-from`.
+
+    Raises:
+        CheckpointError: The folder holds something already.
+        CheckpointWriteError: It could not be written.
+    """
+    if _list(directory):
+        raise CheckpointError(f"{directory}: is not empty; give a new folder")
+    meta = {
+        "architecture": model.architecture.__name__,
+        "config": {"model": asdict(model.config)},
+        "preprocessor": asdict(model.preprocessor),
+        "versions": {"jax": jax.__version__, "orbax": ocp.__version__},
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    with Checkpoints(directory, keep=1) as checkpoints:
+        checkpoints.save(0, {"params": model.params}, meta)

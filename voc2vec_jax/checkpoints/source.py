@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from voc2vec_jax.audio.signal import SAMPLE_RATE
-from voc2vec_jax.checkpoints import hubert_head, orbax_weights
+from voc2vec_jax.checkpoints import hubert_head
 from voc2vec_jax.checkpoints.formats.fairseq import read_fairseq
 from voc2vec_jax.checkpoints.formats.huggingface import read_safetensors, read_tensors
 from voc2vec_jax.checkpoints.hf_config import config_from_hf
+from voc2vec_jax.checkpoints.orbax import find_checkpoints, read_weights
 from voc2vec_jax.checkpoints.pretrained import Preprocessor
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.errors import CheckpointError, ConfigError
@@ -56,7 +57,7 @@ def read_source(location: str | os.PathLike[str], revision: str | None = None) -
     place = resolve(location, revision)
     if place.is_file():
         return _from_fairseq(place)
-    checkpoints = orbax_weights.find_checkpoints(place)
+    checkpoints = find_checkpoints(place)
     return _from_orbax(checkpoints) if checkpoints else _from_hf_folder(place)
 
 
@@ -175,7 +176,7 @@ def _from_fairseq(path: Path) -> CheckpointSource:
 
 
 def _from_orbax(directory: Path) -> CheckpointSource:
-    saved = orbax_weights.read(directory)
+    saved = read_weights(directory)
     return CheckpointSource(
         place=directory,
         architecture=saved.architecture,

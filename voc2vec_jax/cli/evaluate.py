@@ -32,8 +32,8 @@ import tyro
 
 from voc2vec_jax.cli.command import run, say
 from voc2vec_jax.config import DataConfig
+from voc2vec_jax.config.recipe import Protocol
 from voc2vec_jax.errors import ConfigError
-from voc2vec_jax.evaluation.folds import Protocol
 from voc2vec_jax.evaluation.recipe import RECIPES, Recipe
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def _finish(arguments: Arguments, row: "FineTuning", evaluation: "Evaluation") -
 
 
 def _say_fold(protocol: Protocol, result: "FoldResult") -> None:
-    from voc2vec_jax.evaluation.scores import confusion, scores_of
+    from voc2vec_jax.confusion import confusion, scores_of
 
     counts = confusion(result.labels, result.predictions, len(result.classes))
     scores = scores_of(counts, protocol)

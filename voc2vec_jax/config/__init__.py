@@ -5,9 +5,10 @@ values cannot work. Units are part of the names (`seconds`, `steps`); probabilit
 `prob` or are named after the dropout they drive.
 """
 
+from voc2vec_jax.config.data import DataConfig
 from voc2vec_jax.config.model import ModelConfig
 from voc2vec_jax.config.recipe import ClassifyConfig, MaskConfig, ObjectiveConfig, OptimConfig
-from voc2vec_jax.config.run import Config, DataConfig
+from voc2vec_jax.config.run import Config
 from voc2vec_jax.config.train import MeshConfig, TrainConfig
 
 __all__ = [

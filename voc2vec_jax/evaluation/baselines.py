@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from voc2vec_jax.confusion import Ints, confusion, scores_of
 from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.evaluation.clip_vectors import EXTRACTORS, Floats, cached, read_embeddings
 from voc2vec_jax.evaluation.cross_validation import LabelledCorpus, Row
-from voc2vec_jax.evaluation.folds import Fold, Ints
+from voc2vec_jax.evaluation.folds import Fold
 from voc2vec_jax.evaluation.linear import (
     LINEAR_SVM,
     LOGISTIC_REGRESSION,
@@ -25,7 +26,6 @@ from voc2vec_jax.evaluation.linear import (
     prepared,
 )
 from voc2vec_jax.evaluation.results import FoldResult
-from voc2vec_jax.evaluation.scores import confusion, scores_of
 
 MAJORITY = "majority"
 CLASSIFIERS = {"lr": LOGISTIC_REGRESSION, "svm": LINEAR_SVM}

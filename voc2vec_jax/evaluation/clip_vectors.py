@@ -16,16 +16,12 @@ from numpy.typing import NDArray
 
 from voc2vec_jax.audio.signal import SAMPLE_RATE
 from voc2vec_jax.errors import ConfigError, FeaturesError
+from voc2vec_jax.features.pooling import mean_and_std
 from voc2vec_jax.files import writing
 
 Floats = NDArray[np.float32]
 
 MFCC_COUNT = 13
-
-
-def mean_and_std(frames: Floats) -> Floats:  # [T, D] -> [2 · D]
-    """Mean and standard deviation over time."""
-    return np.concatenate([frames.mean(axis=0), frames.std(axis=0)])
 
 
 def mfcc_statistics(waveforms: Iterable[Floats]) -> Floats:

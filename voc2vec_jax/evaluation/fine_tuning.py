@@ -17,14 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from voc2vec_jax.checkpoints import loading
+from voc2vec_jax.checkpoints import saving
 from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.config import Config
+from voc2vec_jax.config.recipe import Protocol as FoldProtocol
+from voc2vec_jax.confusion import Ints
 from voc2vec_jax.distributed import sharding
 from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.evaluation.cross_validation import LabelledCorpus
-from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST, Fold, Ints
-from voc2vec_jax.evaluation.folds import Protocol as FoldProtocol
+from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST, Fold
 from voc2vec_jax.evaluation.recipe import Recipe, fold_config
 from voc2vec_jax.evaluation.results import FoldResult
 from voc2vec_jax.features.pooling import pooled_states
@@ -203,7 +204,7 @@ class FineTuning:
         model = dataclasses.replace(config.model, labels=labels)
         whole = {**self._encoder_params(), **params} if self.recipe.freeze_encoder else params
         chosen = {"seed": seed, "fold": number, "selection_score": facts["selection_score"]}
-        loading.save_pretrained(
+        saving.save_pretrained(
             PretrainedModel(
                 CLASSIFIERS[model.model_type],
                 model,
@@ -219,7 +220,7 @@ class FineTuning:
     def finish_card(self, scores: str) -> None:
         """Writes the card of the export anew, with the test scores of all folds."""
         chosen = json.loads((self.out / "export.json").read_text(encoding="utf-8"))
-        loading.write_card(self.out / "export", self.card_facts(chosen, scores), self._padding)
+        saving.write_card(self.out / "export", self.card_facts(chosen, scores), self._padding)
 
     @property
     def _padding(self) -> Padding:

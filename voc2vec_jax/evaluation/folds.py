@@ -10,15 +10,13 @@ import random
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from voc2vec_jax.config.recipe import Protocol
+from voc2vec_jax.confusion import Ints
 from voc2vec_jax.errors import ConfigError, UnlabelledError
-
-Protocol = Literal["grouped", "paper"]
-Ints = NDArray[np.integer]
 
 PAPER_SEED = 42
 SELECTION_ON_TEST = "selection on the test fold"

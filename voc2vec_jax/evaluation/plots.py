@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from voc2vec_jax.evaluation.folds import Ints
+from voc2vec_jax.confusion import Ints
 from voc2vec_jax.pictures import new_figure, save_png
 
 WRITTEN_CLASSES = 16

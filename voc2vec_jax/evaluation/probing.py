@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from voc2vec_jax.audio.signal import SAMPLE_RATE, frames_from_samples
 from voc2vec_jax.checkpoints.pretrained import PretrainedModel
-from voc2vec_jax.evaluation.clip_vectors import mean_and_std
+from voc2vec_jax.confusion import Scores, confusion, scores_of
+from voc2vec_jax.errors import ConfigError, UnlabelledError
 from voc2vec_jax.evaluation.folds import stratified_splits
 from voc2vec_jax.evaluation.linear import LOGISTIC_REGRESSION, fit_predict, prepared
-from voc2vec_jax.evaluation.scores import Scores, confusion, scores_of
+from voc2vec_jax.features.pooling import mean_and_std
 from voc2vec_jax.models import ModelOutput
 from voc2vec_jax.models.architectures import ENCODERS
 from voc2vec_jax.models.parameters import split
@@ -105,8 +106,9 @@ def group_folds(
         seed: Decides which groups go together.
 
     Raises:
-        ValueError: A clip has no label or no group, or a class has clips of fewer groups than
-            there are folds, so that some fold could not learn or test it.
+        UnlabelledError: A clip has no label or no group.
+        ConfigError: A class has clips of fewer groups than there are folds, so that some fold could
+            not learn or test it.
     """
     _require_groups(labels, groups, folds)
     return stratified_splits(labels, np.array(groups), folds, seed)
@@ -115,13 +117,13 @@ def group_folds(
 def _require_groups(labels: Ints, groups: Sequence[str], folds: int) -> None:
     unknown = int(np.sum(labels < 0)) or sum(group == "" for group in groups)
     if unknown or len(groups) != len(labels):
-        raise ValueError(
+        raise UnlabelledError(
             f"{unknown} of {len(labels)} clips have no label or no group; a probe needs both"
         )
     for label in np.unique(labels):
         found = {group for group, other in zip(groups, labels, strict=True) if other == label}
         if len(found) < folds:
-            raise ValueError(
+            raise ConfigError(
                 f"class {label} has clips of {len(found)} groups, fewer than the {folds} folds;"
                 " use fewer folds"
             )

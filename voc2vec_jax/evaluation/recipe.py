@@ -13,8 +13,8 @@ from voc2vec_jax.config import (
     TrainConfig,
 )
 from voc2vec_jax.config.model import require, require_share, require_types
+from voc2vec_jax.config.recipe import Protocol
 from voc2vec_jax.config.train import Precision
-from voc2vec_jax.evaluation.folds import Protocol
 from voc2vec_jax.training.optimizer import layer_wise_rates
 
 BUCKET_SECONDS = (1.0, 2.0, 4.0, 8.0, 12.0, 16.0)

@@ -14,19 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from voc2vec_jax.confusion import Ints, Scores, confusion, recalls, scores_of
 from voc2vec_jax.errors import ResultsError
-from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST, Ints
+from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST
+from voc2vec_jax.evaluation.intervals import LEVEL, Spread, intervals, over_folds
 from voc2vec_jax.evaluation.results import RESULTS, Evaluation, FoldResult, fold_path, load_fold
-from voc2vec_jax.evaluation.scores import (
-    LEVEL,
-    Scores,
-    Spread,
-    confusion,
-    intervals,
-    over_folds,
-    recalls,
-    scores_of,
-)
 from voc2vec_jax.evaluation.significance import fold_scores
 from voc2vec_jax.files import write_json
 

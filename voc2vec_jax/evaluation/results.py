@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from voc2vec_jax.config.recipe import Protocol
+from voc2vec_jax.confusion import Ints
 from voc2vec_jax.errors import ConfigError, ResultsError
-from voc2vec_jax.evaluation.folds import Ints, Protocol
 from voc2vec_jax.files import write_json
 
 FORMAT_VERSION = 1

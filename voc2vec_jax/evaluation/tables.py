@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST, Protocol
+from voc2vec_jax.config.recipe import Protocol
+from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST
+from voc2vec_jax.evaluation.intervals import Spread
 from voc2vec_jax.evaluation.published import PROTOCOL, SOURCE, VOC2VEC_TABLE
 from voc2vec_jax.evaluation.report import Summary
 from voc2vec_jax.evaluation.results import Evaluation
-from voc2vec_jax.evaluation.scores import Spread
 from voc2vec_jax.evaluation.significance import PairedTest
 
 NOTHING = "–"

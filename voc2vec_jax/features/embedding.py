@@ -15,6 +15,7 @@ from voc2vec_jax.checkpoints.pretrained import PretrainedModel
 from voc2vec_jax.errors import AudioError, ConfigError
 from voc2vec_jax.features.frames import LayerFeatures, batches, stream
 from voc2vec_jax.features.npz_parquet import Part, Parts
+from voc2vec_jax.models.pooling import mean_over_frames
 
 CLIPS_PER_PART = 128
 """What a stop can lose."""
@@ -54,7 +55,7 @@ class Encoding:
         in_order = [values[clip] for clip in range(len(waveforms))]
         if self.pool == "frames":
             return in_order
-        return [frames.mean(axis=0, keepdims=True) for frames in in_order]
+        return [mean_over_frames(frames)[None] for frames in in_order]
 
     def facts(self) -> dict[str, Any]:
         """Equal if, and only if, the same clip gives the same numbers."""

@@ -1,6 +1,6 @@
-"""What a frozen encoder says of clips, computed once: hidden states averaged over frames."""
+"""Vectors of clips: hidden states of a frozen encoder, or other frames, averaged over time."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,18 @@ from numpy.typing import NDArray
 from voc2vec_jax.audio.signal import frames_from_samples
 from voc2vec_jax.checkpoints.pretrained import PretrainedModel
 from voc2vec_jax.models.parameters import Params, describe, merge
+from voc2vec_jax.models.pooling import mean_over_frames
 from voc2vec_jax.models.wav2vec2 import Padding
-from voc2vec_jax.objectives import HostBatch
+
+
+def mean_and_std(frames: np.ndarray) -> NDArray[np.float32]:  # [T, D] -> [2 · D]
+    """Mean and standard deviation over time."""
+    return np.concatenate([mean_over_frames(frames), frames.std(axis=0)])
 
 
 def pooled_states(
     encoder: PretrainedModel,
-    batches: Iterable[HostBatch],
+    batches: Iterable[Mapping[str, np.ndarray]],
     clips: int,
     *,
     padding: Padding,
@@ -44,11 +49,7 @@ def pooled_states(
         out = model(waveform, lengths, padding=padding, output_hidden_states=all_layers)
         states = out.hidden_states if all_layers else (out.last_hidden_state,)
         stacked = jnp.stack(states, axis=1)  # [B, K, T, D]
-        if padding == "hf":
-            return jnp.mean(stacked, axis=2)
-        real = out.frame_mask[:, None, :, None]
-        total = jnp.sum(jnp.where(real, stacked, jnp.zeros_like(stacked)), axis=2)
-        return total / jnp.sum(real, axis=2)
+        return mean_over_frames(stacked, out.frame_mask[:, None] if padding == "masked" else None)
 
     layers = config.num_hidden_layers + 1 if all_layers else 1
     sums = np.zeros((clips, layers, config.hidden_size), np.float32)

@@ -10,6 +10,7 @@ from flax import nnx, struct
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.models.hubert import HubertModel
 from voc2vec_jax.models.layers import encoder_linear, gelu
+from voc2vec_jax.models.pooling import mean_over_frames
 from voc2vec_jax.models.wav2vec2 import ModelOutput, ModelType, Padding, Wav2Vec2Model
 
 
@@ -109,12 +110,8 @@ class _SequenceClassifier(_Head):
             weights = jax.nn.softmax(self.layer_weights[...])
             hidden = jnp.einsum("l,lbtd->btd", weights, jnp.stack(encoder.hidden_states))
         projected = self.projector(hidden)  # [B, T, P]
-        if padding == "masked" or attention_mask:
-            real = encoder.frame_mask[:, :, None]
-            total = jnp.sum(jnp.where(real, projected, jnp.zeros_like(projected)), axis=1)
-            pooled = total / jnp.sum(real, axis=1)
-        else:
-            pooled = jnp.mean(projected, axis=1)
+        masked = padding == "masked" or attention_mask
+        pooled = mean_over_frames(projected, encoder.frame_mask if masked else None)
         if not output_hidden_states:
             encoder = dataclasses.replace(encoder, hidden_states=None)
         return ClassifierOutput(self._logits(pooled), pooled, encoder)

@@ -12,8 +12,8 @@ from scipy.special import log_softmax
 
 from voc2vec_jax.audio.signal import frames_from_samples
 from voc2vec_jax.config import Config
-from voc2vec_jax.evaluation.folds import Protocol
-from voc2vec_jax.evaluation.scores import confusion, scores_of
+from voc2vec_jax.config.recipe import Protocol
+from voc2vec_jax.confusion import confusion, scores_of
 from voc2vec_jax.models.architectures import CLASSIFIERS
 from voc2vec_jax.models.classifier import PooledClassifier
 from voc2vec_jax.objectives import losses, masking

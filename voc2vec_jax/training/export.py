@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from voc2vec_jax.checkpoints import loading, model_card, pretrained
+from voc2vec_jax.checkpoints import model_card, pretrained, saving
 from voc2vec_jax.config import Config
 from voc2vec_jax.models.parameters import Params
 from voc2vec_jax.objectives import Task
@@ -25,7 +25,7 @@ def export_run(config: Config, task: Task, corpus: str, params: Params, workdir:
     metrics = workdir / "metrics.jsonl"
     alarms = [event["step"] for event in read_events(metrics, "collapse_alarm")]
     curves.plot_metrics(read_metrics(metrics), workdir / "curves.png", alarms)
-    loading.save_pretrained(
+    saving.save_pretrained(
         pretrained.PretrainedModel(
             task.architecture,
             config.model,

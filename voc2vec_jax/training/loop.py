@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from voc2vec_jax.audio.signal import SAMPLE_RATE
-from voc2vec_jax.checkpoints.orbax import BestInMemory, Checkpoints, State
+from voc2vec_jax.checkpoints.orbax import Checkpoints, State
 from voc2vec_jax.config import Config
 from voc2vec_jax.distributed import processes, sharding
 from voc2vec_jax.errors import PreemptedError, TrainingDivergedError
@@ -31,7 +31,7 @@ from voc2vec_jax.training.starting_point import (
     set_corrupt_aside,
 )
 from voc2vec_jax.training.update import Training
-from voc2vec_jax.training.validation import held_out_figures, pairs
+from voc2vec_jax.training.validation import BestInMemory, held_out_figures, pairs
 
 
 def fit(

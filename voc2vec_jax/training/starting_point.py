@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from voc2vec_jax.checkpoints.checksums import newest_whole, set_aside
-from voc2vec_jax.checkpoints.orbax import Checkpoints, State, with_shardings
+from voc2vec_jax.checkpoints.orbax import Checkpoints, State
 from voc2vec_jax.config import Config, TrainConfig
 from voc2vec_jax.distributed import processes, sharding
 from voc2vec_jax.errors import CheckpointMismatchError, ConfigError
@@ -190,7 +190,7 @@ def _restore(
             f"train.num_steps={training.config.train.num_steps}: the checkpoint has {step} updates "
             "behind it; give at least as many"
         )
-    state = checkpoints.restore(step, with_shardings(training.abstract_state, training.shardings))
+    state = checkpoints.restore(step, training.described_state)
     return state, Progress(**meta["progress"])
 
 

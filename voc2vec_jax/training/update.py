@@ -12,7 +12,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from voc2vec_jax.checkpoints.orbax import State, with_shardings
+from voc2vec_jax.checkpoints.orbax import State
 from voc2vec_jax.config import Config, DataConfig, TrainConfig
 from voc2vec_jax.distributed import sharding
 from voc2vec_jax.errors import ConfigError
@@ -52,7 +52,11 @@ class Training:
         self._trained = optimizer.trained_paths(config.optim, self._paths)
         self.abstract_state: State = jax.eval_shape(self._init, jax.random.key(0))
         self.shardings = sharding.state_shardings(self.abstract_state, mesh)
-        self.described_state = with_shardings(self.abstract_state, self.shardings)
+        self.described_state: State = jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            self.abstract_state,
+            self.shardings,
+        )
         everywhere = sharding.replicated(mesh)
         self._compiled_step: Any = jax.jit(
             self._step, donate_argnums=0, out_shardings=(self.shardings, everywhere)

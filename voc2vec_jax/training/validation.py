@@ -1,10 +1,12 @@
 """What a model says of held-out clips, and the figures that follow from it."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 import numpy as np
 
+from voc2vec_jax.checkpoints.orbax import State
 from voc2vec_jax.distributed import processes, sharding
 from voc2vec_jax.models.parameters import Params
 from voc2vec_jax.objectives import HostBatch, Metrics, Predicts
@@ -55,3 +57,31 @@ def pairs(metrics: Metrics) -> Pairs:
         name: (float(ratio.total), float(ratio.count))
         for name, ratio in jax.device_get(metrics).items()
     }
+
+
+class BestInMemory:
+    """Stands in for `Checkpoints` in a run that is too short to be gone on with.
+
+    It holds the best parameters and nothing else.
+    """
+
+    def __init__(self) -> None:
+        self._params: dict[str, np.ndarray] = {}
+
+    def save(self, step: int, state: State, meta: dict[str, Any], best: int | None = None) -> None:
+        """See `Checkpoints.save`."""
+        if step == best:
+            # Copies: an update reuses the memory of the parameters that it is given.
+            self._params = {path: np.array(value) for path, value in state["params"].items()}
+
+    def wait(self) -> None:
+        """Nothing is in progress."""
+
+    def restore(self, step: int, abstract_state: State) -> State:
+        """The best parameters, where `abstract_state` says; without optimiser and step."""
+        return {
+            "params": {
+                path: jax.device_put(value, abstract_state["params"][path].sharding)
+                for path, value in self._params.items()
+            }
+        }

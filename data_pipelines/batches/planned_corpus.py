@@ -1,0 +1,49 @@
+"""What every run is handed: a corpus under a plan, with the clips that are held out."""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from data_pipelines.batches.augment import Augmentation
+from data_pipelines.batches.clip_plan import ClipPlan
+from data_pipelines.batches.pipeline import ALL_ROWS, Share
+from data_pipelines.batches.window_plan import BatchPlan
+from data_pipelines.stores.flat_store import FlatStore
+from voc2vec_jax.config import DataConfig
+
+Plan = TypeVar("Plan", BatchPlan, ClipPlan)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PlannedCorpus(Generic[Plan]):
+    """A corpus under a plan; see `TrainingData` of the loop."""
+
+    store: FlatStore
+    data: DataConfig
+    plan: Plan
+    eval_plan: Plan | None = None
+    """Of the clips that are held out, if any are."""
+    share: Share = ALL_ROWS
+    """The rows of each batch that this process reads."""
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Updates in which everything is heard once."""
+        return self.plan.batches_per_epoch
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """Clips in a batch, each number that occurs."""
+        plans = (self.plan, self.eval_plan) if self.eval_plan else (self.plan,)
+        return tuple(sorted({rows for plan in plans for rows, _ in plan.shapes}))
+
+    @property
+    def corpus_hours(self) -> float:
+        """Duration of what an epoch hears."""
+        return self.plan.heard_seconds_per_epoch / 3600
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """How the sound is changed in training; None if it is not."""
+        if not (self.data.gain_db or self.data.noise_snr_db):
+            return None
+        return Augmentation(self.plan.seed, self.data.gain_db, self.data.noise_snr_db)
