@@ -2,23 +2,27 @@
 
 Command:  python -m voc2vec_jax.train --config configs/tiny_classify.py --workdir runs/classes \\
               --init-from runs/tiny
+Base:     families.tiny_wav2vec2 for the model, the windows and the length of the run; objective,
+          batches and optimiser are those of fine-tuning.
 Data:     the ten classes of the corpus that comes with the project, a quarter of its speakers held
           out; --data.table clips.csv takes your own (columns path, label, group), --data.folder DIR
           recordings in one folder for each class
 Hardware: 2 CPU cores
 """
 
-from configs.tiny import get_config as tiny
-from voc2vec_jax.config import ClassifyConfig, Config, DataConfig, OptimConfig, TrainConfig
+from dataclasses import replace
+
+from voc2vec_jax.config import ClassifyConfig, Config, DataConfig, OptimConfig, families
 
 
 def get_config() -> Config:
+    base = families.tiny_wav2vec2()
     return Config(
         task="classify",
-        model=tiny().model,
+        model=base.model,
         data=DataConfig(
-            max_seconds=4.0,
-            bucket_seconds=(1.0, 2.0, 3.0, 4.0),
+            max_seconds=base.data.max_seconds,
+            bucket_seconds=base.data.bucket_seconds,
             batch_clips=16,
             eval_share=0.25,
         ),
@@ -34,13 +38,7 @@ def get_config() -> Config:
             weight_decay=0.0,
             clip_norm=1.0,
         ),
-        train=TrainConfig(
-            num_steps=300,
-            log_every_steps=10,
-            eval_every_steps=25,
-            checkpoint_every_steps=50,
-            export_checkpoint="best",
-            best_by="uar",
-            patience=5,
+        train=replace(
+            base.train, eval_every_steps=25, export_checkpoint="best", best_by="uar", patience=5
         ),
     )

@@ -2,6 +2,7 @@
 
 Command:  python -m voc2vec_jax.train --config configs/wav2vec2_base.py --workdir runs/base \\
               --data.folder DIR [--init-from hf:facebook/wav2vec2-base]
+Base:     families.wav2vec2_base as it is; its module says where it differs from fairseq.
 Hardware: accelerators with 5,600 s of padded audio per update between them, as fairseq's 64 GPUs
           had; lower data.batch_seconds and optim.learning_rate for fewer.
 Status:   one update of 8 clips of 4 s was run on two CPU cores (--dry-run --data.max-seconds 4
@@ -11,28 +12,10 @@ Status:   one update of 8 clips of 4 s was run on two CPU cores (--dry-run --dat
           --train.precision bf16 --train.remat layers, and 64 of a v4 (15.8 of 30.75 GiB) with bf16
           alone: python -m tools.compile_ahead --config configs/wav2vec2_base.py --topology v5e:4x4
           (or v4:4x4x4) and those flags (docs/scaling.md).
-
-Differs from fairseq in that clips are padded to buckets and the padding is masked, instead of being
-cropped to the shortest of a batch, in that clips shorter than 2 s are kept, since most
-non-verbal sounds are, and in that signals are normalised: quiet recordings are the rule here, and
-a group-norm model is not scale-invariant for them.
 """
 
-from voc2vec_jax.config import Config, DataConfig, ModelConfig, OptimConfig, TrainConfig
+from voc2vec_jax.config import Config, families
 
 
 def get_config() -> Config:
-    return Config(
-        task="wav2vec2",
-        model=ModelConfig(
-            hidden_dropout=0.1,
-            attention_dropout=0.1,
-            activation_dropout=0.0,
-            feat_proj_dropout=0.1,
-            feat_quantizer_dropout=0.1,
-            layerdrop=0.05,
-        ),
-        data=DataConfig(batch_seconds=5_600.0, batch_multiple=64),
-        optim=OptimConfig(learning_rate=5e-4, warmup_steps=32_000),
-        train=TrainConfig(num_steps=400_000, log_every_steps=100, checkpoint_every_steps=1_000),
-    )
+    return families.wav2vec2_base()
