@@ -11,9 +11,10 @@ group-norm model is not scale-invariant for them.
 
 from dataclasses import replace
 
+from voc2vec_jax.config.data import DataConfig
 from voc2vec_jax.config.model import ModelConfig
 from voc2vec_jax.config.recipe import MaskConfig, ObjectiveConfig, OptimConfig
-from voc2vec_jax.config.run import Config, DataConfig
+from voc2vec_jax.config.run import Config
 from voc2vec_jax.config.train import TrainConfig
 
 # The encoders, which wav2vec 2.0 and HuBERT share; what each adds stands in its families.

@@ -262,7 +262,17 @@ def _hear() -> str:
 
 
 def _client() -> Any:
-    """JAX's store of words between processes; it has no public name, Orbax uses the same."""
+    """JAX's store of words between processes: the one private name of JAX that is used here.
+
+    It has no public name, and Orbax uses the same; `tests/test_processes.py` says what a release
+    of JAX that moves it breaks.
+
+    Raises:
+        RuntimeError: This process was joined to no other.
+    """
     from jax._src import distributed
 
-    return distributed.global_state.client
+    client = distributed.global_state.client
+    if client is None:
+        raise RuntimeError("no other process: Processes.start() has not joined any")
+    return client
