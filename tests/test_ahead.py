@@ -392,7 +392,7 @@ def compiler_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
-    reason="libtpu is not installed: pip install 'voc2vec-jax[aot]'",
+    reason="libtpu is not installed: pip install '.[aot]'",
 )
 
 

@@ -45,7 +45,9 @@ def test_vectors_are_computed_once_for_a_corpus(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "width"), [("egemaps", 88), ("compare", 6_373)])
 def test_opensmile_gives_its_sets(name: str, width: int, tmp_path: Path) -> None:
-    pytest.importorskip("opensmile", reason="needs voc2vec-jax[baselines], not free software")
+    pytest.importorskip(
+        "opensmile", reason="needs opensmile (pip install '.[baselines]'), not free software"
+    )
     import tensorflow  # noqa: F401  # openSMILE crashes in a process that has loaded it
 
     values = cached(name, lambda: noise(0.3, 0.025, 1.0), "print", tmp_path)

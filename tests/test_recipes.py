@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from voc2vec_jax.cli.train import load_config
+from voc2vec_jax.cli.config_files import load_config
 
 RECIPES = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 MOST_SHARED_LINES = 5

@@ -5,7 +5,7 @@ the same weights. Repetitions alternate (ours, theirs, theirs, ours, …), and e
 ratio, so that what else the machine does meets both. Compilation and a first run are left out and
 reported apart. Loading takes a fresh pair of processes per repetition, of files that the system has
 in memory, and ends when every weight has been read once, since PyTorch only maps the file. Needs
-PyTorch and transformers: pip install 'voc2vec-jax[torch]' transformers
+PyTorch and transformers: pip install '.[torch]' transformers
 
 Examples:
   python -m tools.benchmark all --pairs 5 --json out.json

@@ -2,7 +2,7 @@
 
 No data and no accelerator is needed. The program is the very one that training would run, for the
 longest bucket of the plan, which needs the most memory. TPU slices need the extra `aot`
-(pip install 'voc2vec-jax[aot]'), H100s `jax[cuda12-local]`.
+(pip install '.[aot]'), H100s `jax[cuda12-local]`.
 
 Examples:
   The base recipe on 16 chips of a TPU v5e:

@@ -2,7 +2,7 @@
 
 Runs the same noise through `transformers` and through this package, in float32 on the CPU, and
 prints the largest absolute difference after every block. The exit code is 1 if one is above the
-bound. Needs PyTorch and transformers: pip install 'voc2vec-jax[torch]' transformers
+bound. Needs PyTorch and transformers: pip install '.[torch]' transformers
 
 Examples:
   python -m tools.verify_parity runs/tiny/export

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-_STREAM = 4  # apart from the streams of `plan.py`, which share the seed
+_STREAM = 4  # apart from the streams of `window_plan.py`, which share the seed
 
 
 @dataclass(frozen=True)

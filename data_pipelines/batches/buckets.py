@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from voc2vec_jax.audio.signal import SAMPLE_RATE
 from voc2vec_jax.config import DataConfig
 
-# What a random stream is for; `plan.py` has 1 to 3, and streams never overlap.
+# What a random stream is for; `window_plan.py` has 1 to 3, and streams never overlap.
 _MIXTURE = 4
 
 

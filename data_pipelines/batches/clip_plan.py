@@ -21,7 +21,7 @@ Heard = Literal["crop", "windows", "first"]
 equal length; or its beginning."""
 Ints = NDArray[np.integer]
 
-# What a random stream is for; `plan.py` and `buckets.py` have 1 to 4.
+# What a random stream is for; `window_plan.py` and `buckets.py` have 1 to 4.
 _ROW_ORDER, _BATCH_ORDER, _CROPS = 5, 6, 7
 
 

@@ -66,7 +66,7 @@ class Survey:
     rejected: list[dict[str, str]]
     """`file` and `reason` of what belongs to the dataset and is no clip."""
     about: dict[str, Any]
-    """For the report; see `store.build_store`."""
+    """For the report; see `stores.building.build_store`."""
     store_name: str
 
 

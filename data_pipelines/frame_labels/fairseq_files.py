@@ -80,7 +80,7 @@ def read(
         split: Name of the files, such as `train`.
         corpus: The clips that get labels.
         rate_hz: Labels per second, which the files do not say: 100 for MFCCs, 50 for layers.
-        directory: Becomes the store; see `label_build.building`.
+        directory: Becomes the store; see `building`.
 
     Raises:
         ConfigError: A rate that no whole number of samples gives.

@@ -6,7 +6,7 @@
         manifest.json   what the labels are and how they were made; see `Manifest`
         centroids.npy   float32 [clusters, D]; only where the labels were made here
 
-`label_build.py` writes one; a directory under its final name is complete.
+`building.py` writes one; a directory under its final name is complete.
 """
 
 import dataclasses

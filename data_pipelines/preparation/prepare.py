@@ -233,8 +233,8 @@ def _download_config(manual_dir: Path, beam_runner: str | None, beam_options: Se
             from apache_beam.options.pipeline_options import PipelineOptions
         except ImportError as error:
             raise ConfigError(
-                f"--beam-runner {beam_runner}: Apache Beam is missing ({error}); install"
-                " voc2vec-jax[beam]"
+                f"--beam-runner {beam_runner}: Apache Beam is missing ({error}); pip install"
+                " apache-beam"
             ) from error
         config.beam_runner = beam_runner
         config.beam_options = PipelineOptions(list(beam_options))

@@ -5,7 +5,7 @@
         index.json      per clip: id, length, label, group, fold, source, statistics, hash
         report.json     clips, hours, classes, groups, and which files were dropped and why
 
-`store.py` writes one; a directory under its final name is complete.
+`building.py` writes one; a directory under its final name is complete.
 """
 
 import hashlib

@@ -112,9 +112,7 @@ def _cpu_devices(name: str, count: int) -> tuple[jax.Device, ...]:
 
 def _tpu_devices(name: str, kind: str, shape: tuple[int, ...]) -> tuple[jax.Device, ...]:
     if importlib.util.find_spec("libtpu") is None:
-        raise ConfigError(
-            f"--topology {name}: the TPU compiler is missing; pip install 'voc2vec-jax[aot]'"
-        )
+        raise ConfigError(f"--topology {name}: the TPU compiler is missing; pip install '.[aot]'")
     options: dict[str, object] = {}
     if kind == "v4":
         options["chip_config_name"] = "megacore"  # or a chip would be two devices

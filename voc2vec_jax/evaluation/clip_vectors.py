@@ -108,7 +108,7 @@ def require_opensmile() -> None:
         import opensmile  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            f"openSMILE is missing ({error}); install voc2vec-jax[baselines] if its licence"
+            f"openSMILE is missing ({error}); pip install opensmile if its licence"
             " (audEERING: research and non-commercial use) suits you"
         ) from error
 

@@ -2,7 +2,7 @@
 
     OUT/settings.json             what decides the numbers; another run in OUT has to agree with it
     OUT/folds/seed0-fold03.json   a finished fold: every test clip with label, prediction and scores
-    OUT/results.json              the whole evaluation (`evaluation_report.py`)
+    OUT/results.json              the whole evaluation (`report.py`)
 
 A file under its final name is complete. Scores can be computed anew from the folds alone.
 """

@@ -1,7 +1,7 @@
 """The equations: each returns a sum and what it was summed over, never a mean.
 
 How many frames are masked differs from clip to clip and from device to device. Sums and counts
-add up; means do not. The division happens once, in the trainer. Everything here is float32.
+add up; means do not. The division happens once, in the update. Everything here is float32.
 """
 
 import jax

@@ -41,7 +41,7 @@ def plot_metrics(
     """Draws the curves one reads to judge a pre-training run.
 
     Args:
-        entries: Logged steps, as `metrics.read_metrics` returns them.
+        entries: Logged steps, as `read_metrics` returns them.
         png: Where the picture goes.
         alarm_steps: Where the collapse alarm rang; drawn as vertical lines.
     """

@@ -48,7 +48,7 @@ def check_installed(config: Config) -> None:
         if importlib.util.find_spec(name) is None:
             raise ConfigError(
                 f"train.tracking={config.train.tracking}: {name} is not installed; "
-                "pip install 'voc2vec-jax[tracking]'"
+                f"pip install {name}"
             )
 
 
