@@ -28,7 +28,7 @@ import tyro
 from rich.console import Console
 
 from voc2vec_jax.cli.command import run
-from voc2vec_jax.cli.config_files import named_config
+from voc2vec_jax.cli.config_files import parse_over_config
 from voc2vec_jax.config import Config
 
 
@@ -55,20 +55,8 @@ class Arguments:
 
 
 def parse(argv: Sequence[str]) -> Arguments:
-    """The command line on top of the configuration file that it names.
-
-    Raises:
-        ConfigError: The file or a value in it cannot work.
-        SystemExit: Wrong flags, or `--help`.
-    """
-    default = named_config(argv)
-    return tyro.cli(
-        Annotated[Arguments, tyro.conf.configure(tyro.conf.AvoidSubcommands)],
-        args=list(argv),
-        default=Arguments(config=tyro.MISSING, topology=tyro.MISSING, run=default),
-        description=__doc__,
-        prog="python -m tools.compile_ahead",
-    )
+    """The command line on top of the configuration file that it names; see `parse_over_config`."""
+    return parse_over_config(Arguments, argv, __doc__, "tools.compile_ahead")
 
 
 def prepare_environment(topology: str) -> None:

@@ -24,7 +24,7 @@ import tyro
 from voc2vec_jax.checkpoints.loading import from_pretrained, load_encoder
 from voc2vec_jax.checkpoints.orbax import write_weights
 from voc2vec_jax.checkpoints.saving import save_pretrained
-from voc2vec_jax.cli.command import run
+from voc2vec_jax.cli.command import parsed, run
 from voc2vec_jax.errors import CheckpointError
 
 
@@ -67,11 +67,7 @@ def convert(arguments: Arguments) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code (see the README)."""
-
-    def work() -> None:
-        print(convert(tyro.cli(Arguments, args=argv, description=__doc__)))
-
-    return run(work)
+    return run(lambda: print(convert(parsed(Arguments, argv, __doc__, "tools.convert_weights"))))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import tyro
 
 from data_pipelines.corpora.sources import default_data_dir
 from tools.evaluation.rows import ModelRuns, host_rows, named
-from voc2vec_jax.cli.command import run
+from voc2vec_jax.cli.command import parsed, run
 from voc2vec_jax.cli.corpus import named_corpus, open_labelled
 from voc2vec_jax.config.recipe import Protocol
 from voc2vec_jax.errors import DONE, FAILED
@@ -225,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code (see the README)."""
 
     def work() -> int:
-        arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+        arguments = parsed(Arguments, argv, __doc__, "tools.evaluate_suite")
         complete = run_suite(arguments)
         tables = arguments.out / "tables.md"
         print(tables.read_text(encoding="utf-8") if tables.exists() else "nothing was run")

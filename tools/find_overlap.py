@@ -24,7 +24,7 @@ import tyro
 from data_pipelines.corpora.sources import open_corpus
 from data_pipelines.preparation.overlap import Overlap, find_overlaps
 from data_pipelines.stores.flat_store import FlatStore
-from voc2vec_jax.cli.command import run
+from voc2vec_jax.cli.command import parsed, run
 from voc2vec_jax.cli.corpus import named_corpus
 from voc2vec_jax.files import write_json
 
@@ -75,18 +75,7 @@ def find(arguments: Arguments) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code (see the README)."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-
-    def work() -> None:
-        find(
-            tyro.cli(
-                Arguments,
-                args=sys.argv[1:] if argv is None else list(argv),
-                description=__doc__,
-                prog="python -m tools.find_overlap",
-            )
-        )
-
-    return run(work)
+    return run(lambda: find(parsed(Arguments, argv, __doc__, "tools.find_overlap")))
 
 
 if __name__ == "__main__":

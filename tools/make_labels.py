@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -46,7 +45,7 @@ from data_pipelines.frame_labels.label_store import (
     array_sha256,
 )
 from data_pipelines.stores.flat_store import FlatStore, from_int16
-from voc2vec_jax.cli.command import prepare_process, run
+from voc2vec_jax.cli.command import GOES_ON, parsed, prepare_process, run
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.errors import ConfigError
 
@@ -247,15 +246,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("jax").setLevel(logging.WARNING)  # it tells of every device it does not find
 
     def work() -> None:
-        arguments = tyro.cli(
-            Arguments,
-            args=sys.argv[1:] if argv is None else list(argv),
-            description=__doc__,
-            prog="python -m tools.make_labels",
-        )
-        print(report(make(arguments)))
+        print(report(make(parsed(Arguments, argv, __doc__, "tools.make_labels"))))
 
-    return run(work, stopped="the same command goes on from here")
+    return run(work, stopped=GOES_ON)
 
 
 if __name__ == "__main__":

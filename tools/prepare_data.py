@@ -34,7 +34,7 @@ from data_pipelines.corpora import voc125
 from data_pipelines.corpora.prepared import dataset_names
 from data_pipelines.corpora.sources import default_data_dir
 from data_pipelines.stores.report import report_table
-from voc2vec_jax.cli.command import prepare_process, run
+from voc2vec_jax.cli.command import GOES_ON, parsed, prepare_process, run
 from voc2vec_jax.errors import ConfigError
 
 
@@ -158,18 +158,9 @@ def _list() -> Table:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code (see the README)."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-
-    def work() -> None:
-        prepare(
-            tyro.cli(
-                Arguments,
-                args=sys.argv[1:] if argv is None else list(argv),
-                description=__doc__,
-                prog="python -m tools.prepare_data",
-            )
-        )
-
-    return run(work, stopped="the same command goes on from here")
+    return run(
+        lambda: prepare(parsed(Arguments, argv, __doc__, "tools.prepare_data")), stopped=GOES_ON
+    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from data_pipelines.stores.flat_store import FlatStore, from_int16
 from voc2vec_jax.checkpoints.loading import load_encoder
-from voc2vec_jax.cli.command import run
+from voc2vec_jax.cli.command import parsed, run
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.confusion import Scores
 from voc2vec_jax.evaluation import probing
@@ -137,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code (see the README)."""
 
     def work() -> None:
-        arguments = tyro.cli(Arguments, args=argv, description=__doc__)
+        arguments = parsed(Arguments, argv, __doc__, "tools.probe")
         store, waveforms = read_clips(arguments)
         print("| features | layer | UAR | macro F1 | models × divisions |\n|---|---|---|---|---|")
         made = rows(arguments, store, waveforms)

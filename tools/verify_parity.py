@@ -29,7 +29,7 @@ from voc2vec_jax.checkpoints.orbax import find_checkpoints
 from voc2vec_jax.checkpoints.pretrained import PretrainedModel
 from voc2vec_jax.checkpoints.saving import save_pretrained
 from voc2vec_jax.checkpoints.source import resolve
-from voc2vec_jax.cli.command import run, say
+from voc2vec_jax.cli.command import parsed, run, say
 from voc2vec_jax.errors import DONE, FAILED
 from voc2vec_jax.models import HubertForPreTraining, HubertModel
 from voc2vec_jax.models.parameters import describe, merge
@@ -189,7 +189,7 @@ def verify(arguments: Arguments) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code (see the README)."""
-    return run(lambda: verify(tyro.cli(Arguments, args=argv, description=__doc__)))
+    return run(lambda: verify(parsed(Arguments, argv, __doc__, "tools.verify_parity")))
 
 
 if __name__ == "__main__":

@@ -3,14 +3,38 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import tyro
 
 from voc2vec_jax.errors import DONE, STOPPED, exit_code
+
+T = TypeVar("T")
+GOES_ON = "the same command goes on from here"
+"""What is said of a command that was told to stop and keeps what it has."""
 
 
 def say(text: str) -> None:
     """A line to standard error, where everything goes that is not a result."""
     print(text, file=sys.stderr, flush=True)
+
+
+def parsed(arguments: type[T], argv: Sequence[str] | None, description: str | None, name: str) -> T:
+    """The command line as what `arguments` describes.
+
+    Args:
+        arguments: A dataclass.
+        argv: Without the name of the program; None for that of this process.
+        description: For `--help`.
+        name: Of the module that is run, such as `voc2vec_jax.embed`.
+
+    Raises:
+        ConfigError: Values that do not go together.
+        SystemExit: Wrong flags, or `--help`.
+    """
+    args = sys.argv[1:] if argv is None else list(argv)
+    return tyro.cli(arguments, args=args, description=description, prog=f"python -m {name}")
 
 
 def run(work: Callable[[], int | None], *, stopped: str | None = None) -> int:

@@ -3,10 +3,16 @@
 import argparse
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import TypeVar
+
+import tyro
 
 from voc2vec_jax.config import Config
 from voc2vec_jax.errors import ConfigError
+
+T = TypeVar("T")
 
 
 def load_config(location: str) -> Config:
@@ -46,3 +52,34 @@ def named_config(argv: Sequence[str]) -> Config:
     finder.add_argument("--config")
     location = finder.parse_known_args(argv)[0].config
     return load_config(location) if location else Config()
+
+
+def parse_over_config(
+    arguments: type[T], argv: Sequence[str], description: str | None, name: str
+) -> T:
+    """The command line on top of the configuration file that it names.
+
+    Args:
+        arguments: A dataclass whose field `run` is the configuration with its overrides.
+        argv: Without the name of the program.
+        description: For `--help`.
+        name: Of the module that is run.
+
+    Raises:
+        ConfigError: The file or a value in it cannot work.
+        SystemExit: Wrong flags, or `--help`.
+    """
+    # The fields without a default are asked for as such; the run's values come from the file.
+    asked = {
+        field.name: tyro.MISSING
+        for field in fields(arguments)  # type: ignore[arg-type]
+        if field.default is MISSING and field.default_factory is MISSING
+    }
+    return tyro.cli(
+        arguments,
+        args=list(argv),
+        default=arguments(**(asked | {"run": named_config(argv)})),
+        description=description,
+        prog=f"python -m {name}",
+        config=[tyro.conf.AvoidSubcommands],
+    )

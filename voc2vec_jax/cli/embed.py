@@ -12,7 +12,6 @@ Examples:
     python -m voc2vec_jax.embed a.wav b.mp3 --model MODEL --pool frames --skip-bad --out frames.npz
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from voc2vec_jax.cli.command import run, say
+from voc2vec_jax.cli.command import GOES_ON, parsed, run, say
 from voc2vec_jax.errors import ConfigError
 
 SUFFIXES = (".npz", ".parquet")
@@ -68,15 +67,6 @@ def embed(arguments: Arguments) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code (see the README)."""
-
-    def work() -> None:
-        embed(
-            tyro.cli(
-                Arguments,
-                args=sys.argv[1:] if argv is None else list(argv),
-                description=__doc__,
-                prog="python -m voc2vec_jax.embed",
-            )
-        )
-
-    return run(work, stopped="the same command goes on from here")
+    return run(
+        lambda: embed(parsed(Arguments, argv, __doc__, "voc2vec_jax.embed")), stopped=GOES_ON
+    )

@@ -23,7 +23,7 @@ import tyro
 
 from voc2vec_jax.audio.input_files import find_inputs
 from voc2vec_jax.audio.signal import MIN_SAMPLES, SAMPLE_RATE
-from voc2vec_jax.cli.command import run, say
+from voc2vec_jax.cli.command import parsed, run, say
 from voc2vec_jax.errors import AudioError, ConfigError
 
 if TYPE_CHECKING:
@@ -110,12 +110,4 @@ def predict_files(arguments: Arguments) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code (see the README)."""
-
-    def work() -> None:
-        predict_files(
-            tyro.cli(
-                Arguments, args=argv, description=__doc__, prog="python -m voc2vec_jax.predict"
-            )
-        )
-
-    return run(work)
+    return run(lambda: predict_files(parsed(Arguments, argv, __doc__, "voc2vec_jax.predict")))

@@ -33,7 +33,7 @@ import numpy as np
 import tyro
 
 from voc2vec_jax.cli.command import run, say
-from voc2vec_jax.cli.config_files import named_config
+from voc2vec_jax.cli.config_files import parse_over_config
 from voc2vec_jax.config import Config
 from voc2vec_jax.distributed import processes
 from voc2vec_jax.distributed.processes import Processes
@@ -66,21 +66,8 @@ class Arguments:
 
 
 def parse(argv: Sequence[str]) -> Arguments:
-    """The command line on top of the configuration file that it names.
-
-    Raises:
-        ConfigError: The file or a value in it cannot work.
-        SystemExit: Wrong flags, or `--help`.
-    """
-    default = named_config(argv)
-    # The fields without a default are asked for as such; the run's values come from the file.
-    return tyro.cli(
-        Annotated[Arguments, tyro.conf.configure(tyro.conf.AvoidSubcommands)],
-        args=list(argv),
-        default=Arguments(config=tyro.MISSING, workdir=tyro.MISSING, run=default),
-        description=__doc__,
-        prog="python -m voc2vec_jax.train",
-    )
+    """The command line on top of the configuration file that it names; see `parse_over_config`."""
+    return parse_over_config(Arguments, argv, __doc__, "voc2vec_jax.train")
 
 
 def train(arguments: Arguments) -> None:

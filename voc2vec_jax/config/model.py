@@ -68,7 +68,7 @@ class ModelConfig:
     """Architecture, under the names and with the defaults of transformers 5.23.
 
     `Wav2Vec2Config` and `HubertConfig` agree wherever they share a field. The defaults are what a
-    missing key of a `config.json` means; they are not a training recipe (`families` holds those).
+    missing key of a `config.json` means; they are not a training recipe (`configs/` holds those).
     """
 
     model_type: Literal["wav2vec2", "hubert"] = "wav2vec2"
