@@ -1,4 +1,4 @@
-"""Private names of other packages that are used, each in one place, and what says that they moved."""
+"""Private names of other packages, each used in one place, and a test that says when they move."""
 
 import pytest
 from jax._src import distributed
