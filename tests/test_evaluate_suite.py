@@ -27,9 +27,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
+def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     monkeypatch.setattr("sys.argv", ["evaluate_suite", *map(str, words)])
-    evaluate_suite.main()
+    return evaluate_suite.main()
 
 
 def test_one_command_makes_every_table_and_goes_on_where_it_was(
@@ -96,9 +96,7 @@ def test_a_corrupt_clip_stops_the_run_or_is_counted(
     cells = {"path": "broken.wav", "label": "cough", "group": "s0"}
     bad.write_text(table.read_text() + ",".join(cells.get(name, "") for name in header) + "\n")
     command = (bad, "--out", tmp_path / "out", "--data-dir", tmp_path, "--folds", 3)
-    with pytest.raises(SystemExit) as stopped:
-        run(monkeypatch, *command, "--baselines", "majority")
-    assert stopped.value.code == 3
+    assert run(monkeypatch, *command, "--baselines", "majority") == 3
     error = capsys.readouterr().err
     assert "1 files cannot be used" in error
     assert "broken.wav" in error
@@ -162,9 +160,7 @@ def test_models_run_in_processes_of_their_own_and_a_dying_one_leaves_its_folds(
         "--protocols", "grouped", "--baselines", "majority", "--model-flags=--epochs 4",
         "--models", "bad=dying", "good=hf:org/name --epochs 5",
     )  # fmt: skip
-    with pytest.raises(SystemExit) as stopped:
-        run(monkeypatch, *command)
-    assert stopped.value.code == 1
+    assert run(monkeypatch, *command) == 1
     captured = capfd.readouterr()
     assert "exit code 1 of" in captured.err
     lines = {line.split(" | ")[0]: line for line in captured.out.splitlines() if " of " in line}
@@ -205,9 +201,7 @@ def test_what_cannot_be_run_is_one_line(
         command += ["--baselines", "majority"]
     if "--folds" not in words:
         command += ["--folds", 3]
-    with pytest.raises(SystemExit) as stopped:
-        run(monkeypatch, *command, *words)
-    assert stopped.value.code == code
+    assert run(monkeypatch, *command, *words) == code
     assert message in capsys.readouterr().err
 
 
@@ -215,6 +209,4 @@ def test_folds_are_refused_before_features_are_computed(
     table: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluate_suite, "host_rows", lambda *_: pytest.fail("computes features"))
-    with pytest.raises(SystemExit) as stopped:
-        run(monkeypatch, table, "--out", tmp_path, "--data-dir", cache, "--folds", 7)
-    assert stopped.value.code == 2
+    assert run(monkeypatch, table, "--out", tmp_path, "--data-dir", cache, "--folds", 7) == 2

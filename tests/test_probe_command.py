@@ -11,6 +11,7 @@ from tools import probe
 from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.checkpoints.saving import save_pretrained
 from voc2vec_jax.config import ModelConfig
+from voc2vec_jax.errors import BAD_DATA
 from voc2vec_jax.evaluation import probing
 from voc2vec_jax.models import Wav2Vec2Model
 
@@ -50,7 +51,8 @@ def test_every_row_is_printed_and_written(
     assert str(tmp_path) not in out.read_text(encoding="utf-8")
 
 
-def test_a_missing_table_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["probe", "model", "--table", str(tmp_path / "none.csv")])
-    with pytest.raises(SystemExit, match=r"error: .*none\.csv: no such table"):
-        probe.main()
+def test_a_missing_table_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert probe.main(["model", "--table", str(tmp_path / "none.csv")]) == BAD_DATA
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "none.csv: no such table" in error
