@@ -11,8 +11,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from voc2vec_jax.checkpoints.loading import from_pretrained
-from voc2vec_jax.checkpoints.source import read_source
+from voc2vec_jax.checkpoints.loading import load_encoder
 from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.features.frames import (
     Features,
@@ -25,7 +24,6 @@ from voc2vec_jax.features.frames import (
 )
 from voc2vec_jax.features.kmeans import Floats, KMeansSettings, assigner, fit
 from voc2vec_jax.files import write_json
-from voc2vec_jax.models.architectures import ENCODERS
 
 SAMPLE, CENTROIDS, FACTS = "sample.float32", "centroids.npy", "fit.json"
 
@@ -56,8 +54,7 @@ def open_features(name: str, model: str | None) -> tuple[Features, str | None]:
         raise ConfigError(f"features={name!r}: give mfcc, or layer:6 for a model's sixth layer")
     if model is None:
         raise ConfigError(f"features={name}: says a layer of which model? Give a model")
-    family = read_source(model).config.model_type
-    loaded = from_pretrained(model, architecture=ENCODERS[family], padding="masked")
+    loaded = load_encoder(model, padding="masked")
     try:
         features = LayerFeatures(loaded, int(number))
     except ValueError as error:
