@@ -49,13 +49,24 @@ def test_two_processes_do_not_take_each_others_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "figures.txt"
-    with writing(path) as ours:
+    with writing(path, by_many=True) as ours:
         ours.write_text("ours")
         with monkeypatch.context() as patch:
             patch.setattr(os, "getpid", lambda: -1)
-            write_text(path, "theirs")
+            write_text(path, "theirs", by_many=True)
         assert path.read_text() == "theirs"
     assert path.read_text() == "ours"
+
+
+def test_what_a_killed_process_left_is_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "figures.txt"
+    with writing(path) as unfinished:
+        left = unfinished
+        left.write_text("")
+    left.write_text("half")
+    write_text(path, "whole")
+    assert path.read_text() == "whole"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_json_is_utf8_and_knows_no_nan(tmp_path: Path) -> None:

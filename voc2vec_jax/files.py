@@ -10,19 +10,22 @@ from typing import Any
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
+def writing(path: Path, *, by_many: bool = False) -> Iterator[Path]:
     """A name to write to, which becomes `path` when the block ends well.
 
-    An error in the block leaves `path` as it was, and nothing beside it. The name holds the number
-    of the process, so that two processes that write the same file do not take each other's.
+    An error in the block leaves `path` as it was, and nothing beside it. What a killed process has
+    left is written over by the next one.
 
     Args:
         path: In a folder that exists.
+        by_many: Several processes may write this file at a time: each gets a name of its own, which
+            stays behind if it is killed.
 
     Raises:
         OSError: The folder cannot be written to.
     """
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+    own = f".{os.getpid()}" if by_many else ""
+    unfinished = path.with_name(f"{path.name}{own}.part")
     try:
         yield unfinished
         os.replace(unfinished, path)
@@ -31,21 +34,21 @@ def writing(path: Path) -> Iterator[Path]:
         raise
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file in UTF-8, whole or not at all."""
-    with writing(path) as unfinished:
+def write_text(path: Path, text: str, *, by_many: bool = False) -> None:
+    """Writes a text file in UTF-8, whole or not at all; see `writing`."""
+    with writing(path, by_many=by_many) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, content: Any, *, indent: int | None = 1) -> None:
-    """Writes plain values as JSON, whole or not at all; its folder is made.
+def write_json(path: Path, content: Any, *, indent: int | None = 1, by_many: bool = False) -> None:
+    """Writes plain values as JSON, whole or not at all, see `writing`; its folder is made.
 
     Raises:
         ValueError: A number in it is not finite, which JSON does not know.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
-    write_text(path, text + "\n")
+    write_text(path, text + "\n", by_many=by_many)
 
 
 def sha256_of(path: Path) -> str:

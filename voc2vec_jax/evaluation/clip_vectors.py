@@ -148,7 +148,7 @@ def cached(
         return found
     values = extract(waveforms())
     path.parent.mkdir(parents=True, exist_ok=True)
-    with writing(path) as unfinished, unfinished.open("wb") as file:
+    with writing(path, by_many=True) as unfinished, unfinished.open("wb") as file:
         np.save(file, values)
     return values
 

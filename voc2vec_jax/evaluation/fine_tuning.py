@@ -215,7 +215,7 @@ class FineTuning:
             facts=self.card_facts(chosen),
             trained_padding=self._padding,
         )
-        write_json(note, chosen)
+        write_json(note, chosen, by_many=True)
 
     def finish_card(self, scores: str) -> None:
         """Writes the card of the export anew, with the test scores of all folds."""

@@ -126,7 +126,7 @@ def report(evaluation: Evaluation) -> dict[str, Any]:
 
 def write_report(out: Path, evaluation: Evaluation) -> None:
     """Writes `results.json` of an evaluation."""
-    write_json(out / RESULTS, report(evaluation))
+    write_json(out / RESULTS, report(evaluation), by_many=True)
 
 
 def load_evaluation(out: Path) -> Evaluation:

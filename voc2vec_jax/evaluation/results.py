@@ -140,7 +140,7 @@ def save_fold(out: Path, result: FoldResult) -> Path:
         "facts": dict(result.facts),
         **{name: np.asarray(getattr(result, name)).tolist() for name in COLUMNS},
     }
-    write_json(path, content, indent=None)
+    write_json(path, content, indent=None, by_many=True)
     return path
 
 
@@ -220,7 +220,7 @@ def claim(out: Path, settings: Mapping[str, Any]) -> None:
     path = out / SETTINGS
     asked = json.loads(json.dumps(dict(settings)))  # tuples become lists, as in the file
     if not path.exists():
-        write_json(path, asked)
+        write_json(path, asked, by_many=True)
         return
     try:
         found = dict(json.loads(path.read_text(encoding="utf-8")))
