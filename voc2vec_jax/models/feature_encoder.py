@@ -10,8 +10,8 @@ from jax.nn import initializers
 from voc2vec_jax.audio.signal import frames_from_samples
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.config.train import Remat
-from voc2vec_jax.models.convolution import normalised_conv, strided_conv
 from voc2vec_jax.models.layers import gelu, layer_norm, symmetric_uniform
+from voc2vec_jax.ops.normalised_convolution import normalised_conv, strided_conv
 
 
 class TimeNorm(nnx.Module):

@@ -7,13 +7,13 @@ import pytest
 import scipy.special
 from flax import nnx
 
-from voc2vec_jax.models.convolution import (
+from voc2vec_jax.models.layers import encoder_linear, gelu
+from voc2vec_jax.ops.normalised_convolution import (
     norm_over_time,
     normalised_conv,
     plain_conv,
     strided_conv,
 )
-from voc2vec_jax.models.layers import encoder_linear, gelu
 
 
 def test_gelu_and_its_derivative_are_exact() -> None:
