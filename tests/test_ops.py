@@ -1,4 +1,7 @@
-"""Hand-written derivatives and forms for the CPU against the plain ones."""
+"""Every fast form against its plain one."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -7,85 +10,229 @@ import pytest
 import scipy.special
 from flax import nnx
 
-from voc2vec_jax.models.layers import encoder_linear, gelu
-from voc2vec_jax.ops.normalised_convolution import (
-    norm_over_time,
-    normalised_conv,
-    plain_conv,
-    strided_conv,
-)
+from voc2vec_jax import ops
+from voc2vec_jax.models.layers import dropout, encoder_linear
+
+BOUNDS = {jnp.float32: 1e-5, jnp.bfloat16: 1e-2}
+"""On ‖Δ‖ / ‖plain‖, of values and gradients; bfloat16 resolves 4e-3."""
+DTYPES = pytest.mark.parametrize("dtype", list(BOUNDS), ids=lambda dtype: dtype.__name__)
+NEITHER = ("custom_vjp", "platform_index", "optimization_barrier")
+"""What no plain form has."""
+
+Operation = Callable[..., jax.Array]
+
+
+def normal(seed: int, *shape: int, dtype: Any = jnp.float32) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), shape, dtype)
+
+
+def agree(
+    fast: Operation, plain: Operation, *arrays: jax.Array, bound: float | None = None
+) -> None:
+    """In values, dtypes, and gradients by all of `arrays` along a random direction."""
+
+    def values_and_gradients(form: Operation) -> Callable[..., tuple[jax.Array, ...]]:
+        def run(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+            out, vjp = jax.vjp(form, *arrays)
+            return out, *vjp(normal(99, *out.shape, dtype=out.dtype))
+
+        return run
+
+    bound = BOUNDS[arrays[0].dtype.type] if bound is None else bound
+    fast, plain = values_and_gradients(fast), values_and_gradients(plain)
+    traced = str(jax.make_jaxpr(plain)(*arrays))
+    assert not any(name in traced for name in NEITHER)
+    pairs = zip(jax.jit(fast)(*arrays), jax.jit(plain)(*arrays), strict=True)
+    for number, (ours, expected) in enumerate(pairs):
+        assert (ours.shape, ours.dtype) == (expected.shape, expected.dtype)
+        wide = np.asarray(expected, np.float64)
+        difference = np.linalg.norm(np.asarray(ours, np.float64) - wide)
+        assert difference <= bound * max(np.linalg.norm(wide), 1), number
+
+
+@DTYPES
+@pytest.mark.parametrize(("masked", "rate"), [(False, 0.0), (True, 0.0), (False, 0.4), (True, 0.4)])
+@pytest.mark.parametrize(("frames", "heads", "width"), [(1, 1, 1), (7, 3, 5), (49, 4, 16)])
+def test_attention(
+    frames: int, heads: int, width: int, masked: bool, rate: float, dtype: Any
+) -> None:
+    query, keys, values = (normal(n, 3, frames, heads, width, dtype=dtype) for n in range(3))
+    lengths = jnp.array([frames, frames // 2, 0])  # the last clip has nothing to attend to
+    mask = jnp.arange(frames)[None] < lengths[:, None] if masked else None
+
+    def drop(weights: jax.Array) -> jax.Array:
+        return dropout(weights, rate, jax.random.key(7))
+
+    def fast(*qkv: jax.Array) -> jax.Array:
+        return ops.attention(*qkv, mask, drop)
+
+    def plain(*qkv: jax.Array) -> jax.Array:
+        return ops.plain_attention(*qkv, mask, drop)
+
+    agree(fast, plain, query, keys, values)
+
+
+def test_attention_does_not_overflow() -> None:
+    query, keys, values = (30 * normal(n, 2, 9, 2, 8) for n in range(3))
+    ours, vjp = jax.vjp(ops.attention, query, keys, values)
+    np.testing.assert_allclose(ours, ops.plain_attention(query, keys, values), rtol=1e-5)
+    assert all(bool(jnp.isfinite(gradient).all()) for gradient in vjp(ours))
 
 
 def test_gelu_and_its_derivative_are_exact() -> None:
     x = np.linspace(-12, 12, 24_001, dtype=np.float32)
     wide = x.astype(np.float64)
     distribution = scipy.special.ndtr(wide)
-    np.testing.assert_allclose(gelu(jnp.asarray(x)), wide * distribution, atol=1e-6, rtol=3e-7)
+    np.testing.assert_allclose(ops.gelu(jnp.asarray(x)), wide * distribution, atol=1e-6, rtol=3e-7)
     derivative = distribution + wide * np.exp(-(wide**2) / 2) / np.sqrt(2 * np.pi)
-    _, vjp = jax.vjp(gelu, jnp.asarray(x))
+    _, vjp = jax.vjp(ops.gelu, jnp.asarray(x))
     (ours,) = vjp(2 * jnp.ones_like(x))
     np.testing.assert_allclose(ours, 2 * derivative, atol=1e-6)
-    assert np.isfinite(jax.grad(lambda x: gelu(x))(jnp.float32(1e30)))
+    assert np.isfinite(jax.grad(lambda x: ops.gelu(x))(jnp.float32(1e30)))
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", [(), (7,), (3, 1, 5)])
+def test_gelu(shape: tuple[int, ...], dtype: Any) -> None:
+    agree(ops.gelu, ops.plain_gelu, 3 * normal(0, *shape, dtype=dtype))
 
 
 def test_gelu_keeps_nothing_but_its_input() -> None:
     x = jnp.ones((3, 5))
-    _, vjp = jax.vjp(gelu, x)
+    _, vjp = jax.vjp(ops.gelu, x)
     kept = [leaf for leaf in jax.tree.leaves(vjp) if getattr(leaf, "size", 0) > 1]
     assert len(kept) == 1
 
 
-def test_gelu_keeps_half_precision() -> None:
-    x = jnp.linspace(-3, 3, 7, dtype=jnp.bfloat16)
-    assert gelu(x).dtype == jax.grad(lambda x: gelu(x).sum())(x).dtype == jnp.bfloat16
+@DTYPES
+@pytest.mark.parametrize("shape", [(6,), (3, 6), (2, 3, 6), (2, 5, 48)])
+def test_layer_norm(shape: tuple[int, ...], dtype: Any) -> None:
+    x = normal(0, *shape, dtype=dtype) + 3
+    scale, bias = normal(1, shape[-1]), normal(2, shape[-1])
+
+    def form(norm: Operation) -> Operation:
+        return lambda x, scale, bias: norm(x, scale, bias, 1e-5)
+
+    agree(form(ops.layer_norm), form(ops.plain_layer_norm), x, scale, bias)
 
 
-@pytest.mark.parametrize("samples", [9, 10, 11, 40])
-@pytest.mark.parametrize(("taps", "stride"), [(3, 2), (2, 2), (10, 5), (4, 3), (1, 2), (3, 1)])
-def test_gradients_of_strided_convolutions(samples: int, taps: int, stride: int) -> None:
-    keys = jax.random.split(jax.random.key(samples), 3)
-    x = jax.random.normal(keys[0], (2, max(samples, taps), 6))
-    w = jax.random.normal(keys[1], (taps, 6, 5))
-    ours, our_vjp = jax.vjp(lambda x, w: strided_conv(x, w, stride), x, w)
-    plain, plain_vjp = jax.vjp(lambda x, w: plain_conv(x, w, stride), x, w)
-    np.testing.assert_array_equal(ours, plain)
-    seed = jax.random.normal(keys[2], ours.shape)
-    for gradient, expected in zip(our_vjp(seed), plain_vjp(seed), strict=True):
-        np.testing.assert_allclose(gradient, expected, atol=2e-5)
+LEADING = pytest.mark.parametrize("shape", [(6,), (3, 6), (2, 3, 6), (2, 0, 6)])
 
 
-def test_the_weight_gradient_on_a_cpu_is_a_product() -> None:
+@DTYPES
+@LEADING
+def test_linear_product(shape: tuple[int, ...], dtype: Any) -> None:
+    def fast(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return ops.linear_product(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+
+    x, kernel = normal(0, *shape, dtype=dtype), normal(1, 6, 5, dtype=dtype)
+    agree(fast, ops.plain_linear_product, x, kernel)
+
+
+@LEADING
+def test_a_linear_layer_over_any_leading_axes(shape: tuple[int, ...]) -> None:
+    layer, x = encoder_linear(6, 5, nnx.Rngs(0)), normal(1, *shape)
+    expected = np.asarray(x) @ np.asarray(layer.kernel[...])
+    np.testing.assert_allclose(layer(x), expected, atol=1e-6)
+
+
+SPREAD = [(samples, 3, 2) for samples in (3, 4, 9, 10)] + [
+    (samples, taps, stride)
+    for samples in (11, 40)
+    for taps, stride in ((2, 2), (10, 5), (4, 3), (1, 2), (3, 1))
+]
+
+
+@pytest.mark.parametrize(
+    ("samples", "taps", "stride", "dtype"),
+    [(*sizes, jnp.float32) for sizes in SPREAD] + [(40, 3, 2, jnp.bfloat16)],
+)
+def test_strided_convolution(samples: int, taps: int, stride: int, dtype: Any) -> None:
+    x = normal(0, 2, samples, 6, dtype=dtype)
+    w = normal(1, taps, 6, 5, dtype=dtype)
+
+    def fast(x: jax.Array, w: jax.Array) -> jax.Array:
+        return ops.strided_conv(x, w, stride)
+
+    def plain(x: jax.Array, w: jax.Array) -> jax.Array:
+        return ops.plain_strided_conv(x, w, stride)
+
+    np.testing.assert_array_equal(fast(x, w), plain(x, w))
+    agree(fast, plain, x, w)
+
+
+def test_its_weight_gradient_is_a_product_on_a_cpu() -> None:
     x, w = jnp.ones((1, 9, 4)), jnp.ones((3, 4, 5))
-    grad = jax.jit(jax.grad(lambda w: strided_conv(x, w, 2).sum()))
+    grad = jax.jit(jax.grad(lambda w: ops.strided_conv(x, w, 2).sum()))
     assert "dot_general" in grad.lower(w).as_text()
 
 
-@pytest.mark.parametrize("lengths", [None, (57, 200, 100)])
-def test_the_norm_folded_into_the_first_convolution(lengths: tuple[int, ...] | None) -> None:
-    keys = jax.random.split(jax.random.key(0), 5)
+@pytest.mark.parametrize(
+    ("frames", "taps", "groups", "dtype"),
+    [(frames, 128, 4, jnp.float32) for frames in (1, 49, 250)]
+    + [(9, *sizes, jnp.float32) for sizes in ((128, 4), (16, 1), (12, 3), (7, 2), (1, 4))]
+    + [(49, 16, 2, jnp.bfloat16)],
+)
+def test_grouped_convolution(frames: int, taps: int, groups: int, dtype: Any) -> None:
+    x = normal(0, 2, frames, 12, dtype=dtype)
+    w = normal(1, taps, 12 // groups, 12, dtype=dtype)
+
+    def fast(x: jax.Array, w: jax.Array) -> jax.Array:
+        return ops.grouped_conv(x, w, groups)
+
+    def plain(x: jax.Array, w: jax.Array) -> jax.Array:
+        return ops.plain_grouped_conv(x, w, groups)
+
+    agree(fast, plain, x, w)
+
+
+def test_grouped_convolution_is_centred() -> None:
+    """As in PyTorch with `padding=taps // 2`, from which the last frame of an even kernel goes."""
+    x = normal(0, 1, 9, 1)
+    for taps, shift in ((4, 2), (5, 2)):
+        for tap in range(taps):
+            w = jnp.zeros((taps, 1, 1)).at[tap].set(1)
+            padded = np.pad(x[0, :, 0], (shift, taps))
+            np.testing.assert_array_equal(ops.grouped_conv(x, w, 1)[0, :, 0], padded[tap:][:9])
+
+
+def test_its_backward_pass_is_one_product_on_a_cpu() -> None:
+    """The weight gradient of XLA's own pass is a convolution."""
+    x, w = jnp.ones((1, 5, 4)), jnp.ones((4, 2, 4))
+    backward = jax.jit(lambda x, w, g: jax.vjp(lambda *a: ops.grouped_conv(*a, 2), x, w)[1](g))
+    fast = backward.lower(x, w, x).as_text()
+    assert "dot_general" in fast
+
+
+@pytest.mark.parametrize(
+    ("taps", "stride", "lengths", "dtype"),
+    [
+        (10, 5, None, jnp.float32),
+        (10, 5, (57, 200, 100), jnp.float32),
+        (10, 5, (57, 200, 100), jnp.bfloat16),
+        (4, 6, (57, 200, 100), jnp.float32),
+        (3, 1, None, jnp.float32),
+    ],
+)
+def test_normalised_convolution(
+    taps: int, stride: int, lengths: tuple[int, ...] | None, dtype: Any
+) -> None:
     # An offset and a quiet clip: what a variance that cancels would get wrong.
-    loudness = jnp.array([1.0, 1e-3, 10.0]).reshape(3, 1, 1)
-    x = loudness * (jax.random.normal(keys[0], (3, 203, 1)) + 0.5)
-    w = jax.random.normal(keys[1], (10, 1, 7))
-    scale, bias = jax.random.normal(keys[2], (7,)), jax.random.normal(keys[3], (7,))
-    frames = (203 - 10) // 5 + 1
+    loudness = jnp.array([1.0, 1e-3, 10.0], dtype).reshape(3, 1, 1)
+    x = loudness * (normal(0, 3, 203, 1, dtype=dtype) + dtype(0.5))
+    w = normal(1, taps, 1, 7, dtype=dtype)
+    scale, bias = normal(2, 7), normal(3, 7)
     mask = None
     if lengths is not None:
-        mask = jnp.arange(frames)[None] < (jnp.array(lengths)[:, None] - 10) // 5 + 1
+        last = (jnp.array(lengths)[:, None] - taps) // stride
+        mask = jnp.arange((203 - taps) // stride + 1)[None] <= last
 
-    def folded(x: jax.Array, w: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-        return normalised_conv(x, w, 5, mask, scale, bias, 1e-5)
+    def form(conv: Operation) -> Operation:
+        return lambda x, w, scale, bias: conv(x, w, mask, scale, bias, stride=stride, epsilon=1e-5)
 
-    def plain(x: jax.Array, w: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-        return norm_over_time(plain_conv(x, w, 5), mask, scale, bias, 1e-5)
-
-    ours, our_vjp = jax.vjp(folded, x, w, scale, bias)
-    expected, expected_vjp = jax.vjp(plain, x, w, scale, bias)
-    np.testing.assert_allclose(ours, expected, atol=1e-5)
-    seed = jax.random.normal(keys[4], ours.shape)
-    for gradient, other in zip(our_vjp(seed), expected_vjp(seed), strict=True):
-        size = float(jnp.linalg.norm(other))
-        assert float(jnp.linalg.norm(gradient - other)) <= 2e-5 * size
+    fast, plain = form(ops.normalised_conv), form(ops.plain_normalised_conv)
+    # A quiet clip's gradients are differences of large terms.
+    agree(fast, plain, x, w, scale, bias, bound=2e-5 if dtype == jnp.float32 else 2e-2)
 
 
 @pytest.mark.parametrize("kind", ["random", "no mean", "difference"])
@@ -109,20 +256,14 @@ def test_the_folded_norm_of_smooth_signals_and_high_pass_filters(kind: str, padd
     out = seen.astype(np.float64) @ w
     expected = (out - out.mean(axis=0)) / np.sqrt(out.var(axis=0) + 1e-5)
     ones, none = jnp.ones(64), jnp.zeros(64)
-    ours = normalised_conv(x[None, :, None], w[:, None], 5, None, ones, none, 1e-5)[0]
+    ours = ops.normalised_conv(
+        x[None, :, None], w[:, None], None, ones, none, stride=5, epsilon=1e-5
+    )
     # The largest values, those of the padded signal, are about 30.
-    np.testing.assert_allclose(ours, expected, atol=5e-5 if padded else 2e-5)
+    np.testing.assert_allclose(ours[0], expected, atol=5e-5 if padded else 2e-5)
 
 
 def test_the_folded_norm_is_what_runs_on_a_cpu() -> None:
     x, w, one = jnp.ones((1, 40, 1)), jnp.ones((10, 1, 4)), jnp.ones(4)
-    run = jax.jit(lambda x: normalised_conv(x, w, 5, None, one, one, 1e-5))
+    run = jax.jit(lambda x: ops.normalised_conv(x, w, None, one, one, stride=5, epsilon=1e-5))
     assert "convolution" not in run.lower(x).as_text()
-
-
-def test_a_linear_layer_over_any_leading_axes() -> None:
-    layer = encoder_linear(6, 5, nnx.Rngs(0))
-    for shape in ((6,), (3, 6), (2, 3, 6), (2, 0, 6)):
-        x = jax.random.normal(jax.random.key(1), shape)
-        expected = np.asarray(x) @ np.asarray(layer.kernel[...])
-        np.testing.assert_allclose(layer(x), expected, atol=1e-6)

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx, struct
 
+from voc2vec_jax import ops
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.models.hubert import HubertModel
-from voc2vec_jax.models.layers import encoder_linear, gelu
+from voc2vec_jax.models.layers import encoder_linear
 from voc2vec_jax.models.pooling import mean_over_frames
 from voc2vec_jax.models.wav2vec2 import ModelOutput, ModelType, Padding, Wav2Vec2Model
 
@@ -55,7 +56,7 @@ class _Head(nnx.Module):
 
     def _logits(self, pooled: jax.Array) -> jax.Array:  # [B, P] -> [B, N]
         if self.config.classifier_activation == "gelu":
-            pooled = gelu(pooled)
+            pooled = ops.gelu(pooled)
         logits: jax.Array = self.classifier(pooled)
         return logits
 

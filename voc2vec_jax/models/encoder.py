@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding
 
+from voc2vec_jax import ops
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.config.train import Remat
 from voc2vec_jax.models.layers import (
     dropout,
     encoder_linear,
-    gelu,
     layer_norm,
     split_key,
     torch_linear,
@@ -59,27 +59,16 @@ class SelfAttention(nnx.Module):
         """Args: `x` [B, T, D]; `key_mask` [B, T], True where a frame may be attended to."""
         batch, frames, width = x.shape
 
-        def heads(projected: jax.Array) -> jax.Array:  # [B, T, D] -> [B, H, T, K]
-            split = projected.reshape(batch, frames, self.heads, width // self.heads)
-            # Moved here, not inside the products: XLA:CPU would take over twice the time for both.
-            return split.transpose(0, 2, 1, 3)
+        def heads(projected: jax.Array) -> jax.Array:  # [B, T, D] -> [B, T, H, K]
+            return projected.reshape(batch, frames, self.heads, width // self.heads)
 
-        query, keys, values = heads(self.q_proj(x)), heads(self.k_proj(x)), heads(self.v_proj(x))
-        scores = jnp.einsum(
-            "bhqk,bhtk->bhqt",
-            query * query.shape[-1] ** -0.5,
-            keys,
-            preferred_element_type=jnp.float32,
+        mixed = ops.attention(
+            heads(self.q_proj(x)),
+            heads(self.k_proj(x)),
+            heads(self.v_proj(x)),
+            key_mask,
+            functools.partial(dropout, rate=self.dropout_rate, key=key),
         )
-        if key_mask is not None:
-            scores = jnp.where(key_mask[:, None, None, :], scores, jnp.finfo(scores.dtype).min)
-        # The softmax, whose division is done on the mixture: K numbers a frame instead of T.
-        highest = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
-        weights = jnp.exp(scores - highest)
-        total = weights.sum(axis=-1, keepdims=True)
-        weights = dropout(weights.astype(x.dtype), self.dropout_rate, key)
-        mixed = jnp.einsum("bhqt,bhtk->bhqk", weights, values, preferred_element_type=jnp.float32)
-        mixed = (mixed / total).astype(x.dtype).transpose(0, 2, 1, 3)
         return self.out_proj(mixed.reshape(batch, frames, width))
 
 
@@ -95,7 +84,7 @@ class FeedForward(nnx.Module):
     @jax.named_scope("feed_forward")
     def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:  # [B, T, D]
         activation_key, hidden_key = split_key(key, 2)
-        x = dropout(gelu(self.intermediate_dense(x)), self.activation_dropout, activation_key)
+        x = dropout(ops.gelu(self.intermediate_dense(x)), self.activation_dropout, activation_key)
         return dropout(self.output_dense(x), self.hidden_dropout, hidden_key)
 
 

@@ -7,18 +7,18 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.nn import initializers
 
+from voc2vec_jax import ops
 from voc2vec_jax.audio.signal import frames_from_samples
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.config.train import Remat
-from voc2vec_jax.models.layers import gelu, layer_norm, symmetric_uniform
-from voc2vec_jax.ops.normalised_convolution import normalised_conv, strided_conv
+from voc2vec_jax.models.layers import layer_norm, symmetric_uniform
 
 
 class TimeNorm(nnx.Module):
     """Group norm with one group per channel, so mean and variance run over time.
 
     In base models this is the only place where padding reaches the valid frames of a clip; a mask
-    keeps it out. It holds the parameters; `normalised_conv` computes it together with the
+    keeps it out. It holds the parameters; `ops.normalised_conv` computes it together with the
     convolution before it.
     """
 
@@ -60,14 +60,15 @@ class ConvLayer(nnx.Module):
         """Args: `x` [B, T, C]; `mask` [B, T'] of the output frames, only read by `TimeNorm`."""
         norm, kernel = self.layer_norm, self.conv.kernel[...]
         if isinstance(norm, TimeNorm):
-            x = normalised_conv(
-                x, kernel, self.stride, mask, norm.scale[...], norm.bias[...], norm.epsilon
+            scale, bias = norm.scale[...], norm.bias[...]
+            x = ops.normalised_conv(
+                x, kernel, mask, scale, bias, stride=self.stride, epsilon=norm.epsilon
             )
-            return gelu(x)
-        x = strided_conv(x, kernel, self.stride)
+            return ops.gelu(x)
+        x = ops.strided_conv(x, kernel, self.stride)
         if self.conv.bias is not None:
             x = x + self.conv.bias[...].reshape(1, 1, -1)
-        return gelu(x if norm is None else norm(x))
+        return ops.gelu(x if norm is None else norm(x))
 
 
 class FeatureEncoder(nnx.Module):

@@ -1,0 +1,35 @@
+"""The product of a linear layer, x W."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def plain_linear_product(x: jax.Array, kernel: jax.Array, **options: Any) -> jax.Array:
+    """x [..., in] times kernel [in, out] -> [..., out]; options are those of `jnp.matmul`."""
+    return jnp.matmul(x, kernel, **options)
+
+
+def linear_product(
+    x: jax.Array, kernel: jax.Array, dimension_numbers: Any, **options: Any
+) -> jax.Array:
+    """`plain_linear_product` with all leading axes of `x` made one.
+
+    XLA:CPU contracts the single axis of the weight gradient that is left (clips × frames) in down
+    to three fifths of the time that it needs for two.
+
+    Args:
+        x: [..., in].
+        kernel: [in, out], in the dtype of `x`.
+        dimension_numbers: What `nnx.Linear(dot_general=linear_product)` gives: the last axis of
+            `x` with the first of `kernel`.
+        **options: Those of `jax.lax.dot_general`.
+
+    Returns:
+        [..., out].
+    """
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    product = jax.lax.dot_general(rows, kernel, (((1,), (0,)), ((), ())), **options)
+    return product.reshape(*x.shape[:-1], kernel.shape[-1])
