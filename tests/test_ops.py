@@ -1,6 +1,8 @@
-"""Every fast form against its plain one."""
+"""Every fast form against its plain one, and the switch between them."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -10,8 +12,14 @@ import pytest
 import scipy.special
 from flax import nnx
 
+from tests.conftest import NO_DROPOUT
 from voc2vec_jax import ops
+from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
+from voc2vec_jax.config import ModelConfig
+from voc2vec_jax.models import Wav2Vec2Model
 from voc2vec_jax.models.layers import dropout, encoder_linear
+from voc2vec_jax.models.parameters import Params, merge, split
+from voc2vec_jax.models.wav2vec2 import Padding
 
 BOUNDS = {jnp.float32: 1e-5, jnp.bfloat16: 1e-2}
 """On ‖Δ‖ / ‖plain‖, of values and gradients; bfloat16 resolves 4e-3."""
@@ -130,10 +138,12 @@ def test_linear_product(shape: tuple[int, ...], dtype: Any) -> None:
 
 
 @LEADING
-def test_a_linear_layer_over_any_leading_axes(shape: tuple[int, ...]) -> None:
+def test_a_linear_layer_in_either_form(shape: tuple[int, ...]) -> None:
     layer, x = encoder_linear(6, 5, nnx.Rngs(0)), normal(1, *shape)
     expected = np.asarray(x) @ np.asarray(layer.kernel[...])
     np.testing.assert_allclose(layer(x), expected, atol=1e-6)
+    with ops.plain():
+        np.testing.assert_allclose(layer(x), expected, atol=1e-6)
 
 
 SPREAD = [(samples, 3, 2) for samples in (3, 4, 9, 10)] + [
@@ -165,6 +175,8 @@ def test_its_weight_gradient_is_a_product_on_a_cpu() -> None:
     x, w = jnp.ones((1, 9, 4)), jnp.ones((3, 4, 5))
     grad = jax.jit(jax.grad(lambda w: ops.strided_conv(x, w, 2).sum()))
     assert "dot_general" in grad.lower(w).as_text()
+    with ops.plain():
+        assert "dot_general" not in grad.lower(w).as_text()
 
 
 @pytest.mark.parametrize(
@@ -201,7 +213,11 @@ def test_its_backward_pass_is_one_product_on_a_cpu() -> None:
     x, w = jnp.ones((1, 5, 4)), jnp.ones((4, 2, 4))
     backward = jax.jit(lambda x, w, g: jax.vjp(lambda *a: ops.grouped_conv(*a, 2), x, w)[1](g))
     fast = backward.lower(x, w, x).as_text()
+    with ops.plain():
+        plain = backward.lower(x, w, x).as_text()
     assert "dot_general" in fast
+    assert "dot_general" not in plain
+    assert fast.count("stablehlo.convolution") == plain.count("stablehlo.convolution") - 1
 
 
 @pytest.mark.parametrize(
@@ -267,3 +283,158 @@ def test_the_folded_norm_is_what_runs_on_a_cpu() -> None:
     x, w, one = jnp.ones((1, 40, 1)), jnp.ones((10, 1, 4)), jnp.ones(4)
     run = jax.jit(lambda x: ops.normalised_conv(x, w, None, one, one, stride=5, epsilon=1e-5))
     assert "convolution" not in run.lower(x).as_text()
+    with ops.plain():
+        assert "convolution" in run.lower(x).as_text()
+
+
+def form_of(function: Callable[..., Any], *arguments: Any) -> str:
+    """`fast` or `plain`, by what the function is traced to."""
+    return "fast" if "custom_vjp" in str(jax.make_jaxpr(function)(*arguments)) else "plain"
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        jax.jit,
+        jax.checkpoint,
+        lambda function: lambda x: jax.lax.cond(x > 0, function, lambda x: x, x),
+        lambda function: jax.jit(jax.checkpoint(function)),
+    ],
+    ids=["jit", "checkpoint", "cond", "both"],
+)
+def test_what_was_traced_before_switches_and_switches_back(wrap: Callable[..., Any]) -> None:
+    function = wrap(lambda x: ops.gelu(x))
+    for _ in range(2):
+        assert form_of(function, 1.0) == "fast"
+        with ops.plain():
+            assert form_of(function, 1.0) == "plain"
+            with ops.plain():
+                assert form_of(function, 1.0) == "plain"
+            assert form_of(function, 1.0) == "plain"
+    with pytest.raises(KeyError), ops.plain():
+        raise KeyError
+    assert form_of(function, 1.0) == "fast"
+
+
+def test_programs_of_both_forms_are_kept() -> None:
+    traced = []
+
+    @jax.jit
+    def program(x: jax.Array) -> jax.Array:
+        traced.append(x)
+        return ops.gelu(x)
+
+    for _ in range(2):
+        program(1.0)
+        with ops.plain():
+            program(1.0)
+    assert len(traced) == 2
+
+
+def test_the_switch_is_that_of_all_threads() -> None:
+    """Of blocks that overlap, too, whichever of them ends first."""
+    program = jax.jit(lambda x: ops.gelu(x))
+    entered, leave = threading.Event(), threading.Event()
+
+    def another_block() -> str:
+        with ops.plain():
+            entered.set()
+            leave.wait(60)
+            return form_of(program, 1.0)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert pool.submit(form_of, program, 1.0).result() == "fast"
+        with ops.plain():
+            assert pool.submit(form_of, program, 1.0).result() == "plain"
+            other = pool.submit(another_block)
+            entered.wait(60)
+        assert form_of(program, 1.0) == "plain"
+        leave.set()
+        assert other.result() == "plain"
+        assert pool.submit(form_of, program, 1.0).result() == form_of(program, 1.0) == "fast"
+
+
+def tiny_model(config: ModelConfig, padding: Padding = "masked") -> PretrainedModel:
+    """Random weights, of which none is 0 or 1."""
+    _, params = split(Wav2Vec2Model(config, rngs=nnx.Rngs(0)))
+    for number, (name, value) in enumerate(sorted(params.items())):
+        params[name] = value + 0.1 * normal(number, *value.shape)
+    return PretrainedModel(
+        Wav2Vec2Model, config, params, preprocessor=Preprocessor(), padding=padding
+    )
+
+
+def test_a_model_that_was_called_before_switches_and_switches_back(
+    tiny_config: ModelConfig,
+) -> None:
+    model = tiny_model(tiny_config)
+    waveform = np.asarray(normal(0, 2, 1_000))
+
+    def call() -> np.ndarray:
+        return np.asarray(model(waveform, [1_000, 700]).last_hidden_state)
+
+    before = call()
+    with ops.plain():
+        inside = call()
+    assert np.any(before != inside), "forms that round alike prove nothing"
+    np.testing.assert_allclose(before, inside, atol=1e-5)
+    np.testing.assert_array_equal(before, call())
+    with ops.plain():
+        np.testing.assert_array_equal(inside, call())
+
+
+@pytest.mark.unoptimised
+@pytest.mark.parametrize(
+    ("padding", "keyed"), [("hf", False), ("masked", True)], ids=["evaluation", "training"]
+)
+def test_a_model_is_the_same_in_plain_form(
+    tiny_config: ModelConfig, padding: Padding, keyed: bool
+) -> None:
+    """Its hidden states, and the gradient of every parameter; in training with dropout."""
+    config = ModelConfig(**{**vars(tiny_config), **({"layerdrop": 0.0} if keyed else NO_DROPOUT)})
+    params = tiny_model(config).params
+    graphdef, _ = split(Wav2Vec2Model(config, rngs=nnx.Rngs(0)))
+    waveform, lengths = normal(0, 3, 6_000), jnp.array([6_000, 3_000, 1_000])
+
+    def run(params: Params) -> tuple[jax.Array, Any]:
+        out = merge(graphdef, params)(
+            waveform,
+            lengths,
+            padding=padding,
+            output_hidden_states=True,
+            key=jax.random.key(1) if keyed else None,
+        )
+        direction = normal(2, *out.last_hidden_state.shape)
+        loss = (direction * out.last_hidden_state * out.frame_mask[:, :, None]).sum()
+        return loss, (out.conv_features, *out.hidden_states)
+
+    program = jax.jit(jax.grad(run, has_aux=True))
+    gradients, states = program(params)
+    with ops.plain():
+        plain_gradients, plain_states = program(params)
+        traced = str(jax.make_jaxpr(program)(params))
+    assert not any(name in traced for name in (*NEITHER, "cond["))
+    for ours, plain in zip(states, plain_states, strict=True):
+        np.testing.assert_allclose(ours, plain, atol=1e-5)
+    whole = np.sqrt(sum(float(jnp.square(g).sum()) for g in plain_gradients.values()))
+    for name, plain in plain_gradients.items():
+        # The gradient of the keys' bias, for one, is nothing but rounding.
+        size = max(float(jnp.linalg.norm(plain)), 1e-4 * whole)
+        assert float(jnp.linalg.norm(gradients[name] - plain)) <= 1e-4 * size, name
+
+
+def test_the_forward_pass_in_plain_form_holds_nothing_of_the_fast_one(
+    tiny_config: ModelConfig,
+) -> None:
+    model = tiny_model(tiny_config)
+    arguments = (model.params, normal(0, 2, 1_000), jnp.array([1_000, 700]))
+
+    def traced() -> str:
+        return str(jax.make_jaxpr(lambda *given: model._forward(*given, True))(*arguments))
+
+    fast = traced()
+    assert "custom_vjp" in fast
+    assert "platform_index" in fast
+    with ops.plain():
+        plain = traced()
+    assert not any(name in plain for name in (*NEITHER, "cond["))

@@ -1,8 +1,10 @@
 """Every formulation that exists for the speed of one platform, beside the formula that it computes.
 
 An operation is one function that models call, with its plain form beside it (`gelu`, `plain_gelu`):
-the textbook formula, and XLA's own derivative. `tests/test_ops.py` holds the two together.
-None of them checks its arguments: shapes that do not go together are errors of JAX.
+the textbook formula, and XLA's own derivative. `tests/test_ops.py` holds the two together. Inside
+`with ops.plain():` all of them take the plain form, for reading, for debugging, and for exporters
+that know neither custom derivatives nor a choice by platform. None of them checks its arguments:
+shapes that do not go together are errors of JAX.
 
 Axes: B batch · N samples · T frames · C, O channels in and out · D model width · H heads ·
 K head size.
@@ -15,6 +17,7 @@ from voc2vec_jax.ops.linear import linear_product, plain_linear_product
 from voc2vec_jax.ops.normalised_convolution import normalised_conv, plain_normalised_conv
 from voc2vec_jax.ops.positional_convolution import grouped_conv, plain_grouped_conv
 from voc2vec_jax.ops.strided_convolution import plain_strided_conv, strided_conv
+from voc2vec_jax.ops.switch import plain
 
 __all__ = [
     "attention",
@@ -23,6 +26,7 @@ __all__ = [
     "layer_norm",
     "linear_product",
     "normalised_conv",
+    "plain",
     "plain_attention",
     "plain_gelu",
     "plain_grouped_conv",

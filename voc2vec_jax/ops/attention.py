@@ -9,6 +9,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from voc2vec_jax.ops.switch import is_plain
+
 Dropout = Callable[[jax.Array], jax.Array]
 """What becomes of the weights [B, H, T, T] of all pairs of frames; linear in them."""
 
@@ -56,6 +58,8 @@ def attention(
     So K numbers of a frame are divided instead of T. Heads are moved before the products and not
     inside them, where XLA:CPU would take over twice the time for both.
     """
+    if is_plain():
+        return plain_attention(query, keys, values, key_mask, dropout)
     query, keys, values = (x.transpose(0, 2, 1, 3) for x in (query, keys, values))  # [B, H, T, K]
     scores = jnp.einsum(
         "bhqk,bhtk->bhqt",

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from voc2vec_jax.ops.switch import is_plain
+
 
 def plain_layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
     """(x - mean) / √(variance + epsilon) · scale + bias, computed in float32.
@@ -30,6 +32,8 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) 
     Flax multiplies scale and deviation first, which makes an array of the size of `x` that XLA:CPU
     keeps for the backward pass.
     """
+    if is_plain():
+        return plain_layer_norm(x, scale, bias, epsilon)
     wide = x.astype(jnp.float32)
     centred = wide - wide.mean(axis=-1, keepdims=True)
     variance = jnp.square(centred).mean(axis=-1, keepdims=True)

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from voc2vec_jax.ops.switch import is_plain
+
 
 def plain_linear_product(x: jax.Array, kernel: jax.Array, **options: Any) -> jax.Array:
     """x [..., in] times kernel [in, out] -> [..., out]; options are those of `jnp.matmul`."""
@@ -30,6 +32,8 @@ def linear_product(
     Returns:
         [..., out].
     """
+    if is_plain():
+        return plain_linear_product(x, kernel, **options)
     rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
     product = jax.lax.dot_general(rows, kernel, (((1,), (0,)), ((), ())), **options)
     return product.reshape(*x.shape[:-1], kernel.shape[-1])

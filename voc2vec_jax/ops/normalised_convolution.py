@@ -13,6 +13,7 @@ import scipy.fft
 from jax import lax
 
 from voc2vec_jax.ops.strided_convolution import plain_strided_conv
+from voc2vec_jax.ops.switch import is_plain
 
 
 def plain_normalised_conv(
@@ -65,6 +66,8 @@ def normalised_conv(
     fewer bits than a variance can bear, keep the plain form.
     """
     by_norm = functools.partial(plain_normalised_conv, stride=stride, epsilon=epsilon)
+    if is_plain():
+        return by_norm(x, w, mask, scale, bias)
     normalised: jax.Array = lax.platform_dependent(
         x,
         w,

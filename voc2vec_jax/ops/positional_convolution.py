@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from voc2vec_jax.ops.switch import is_plain
+
 DIMENSIONS = ("NWC", "WIO", "NWC")
 BLOCK_TAPS = 16
 """Taps per block of the weight gradient; 8 blocks of 16 were fastest for a kernel of 128."""
@@ -35,6 +37,8 @@ def grouped_conv(x: jax.Array, w: jax.Array, groups: int) -> jax.Array:
     XLA:CPU differentiates a grouped convolution into one that costs about 14 times PyTorch's; the
     hand-written pass below is on par with it. Other platforms keep XLA's own.
     """
+    if is_plain():
+        return plain_grouped_conv(x, w, groups)
     return _grouped_conv(x, w, groups)
 
 
