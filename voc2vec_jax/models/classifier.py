@@ -12,31 +12,16 @@ from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.models.hubert import HubertModel
 from voc2vec_jax.models.layers import encoder_linear
 from voc2vec_jax.models.pooling import mean_over_frames
-from voc2vec_jax.models.wav2vec2 import ModelOutput, ModelType, Padding, Wav2Vec2Model
+from voc2vec_jax.models.wav2vec2 import ModelOutput, ModelType, Padding, Wav2Vec2Model, WithEncoder
 
 
 @struct.dataclass
-class ClassifierOutput:
+class ClassifierOutput(WithEncoder):
     """Scores of clips, and the frames that they come from."""
 
     logits: jax.Array  # [B, N], N classes in the order of `config.labels`
     pooled: jax.Array  # [B, P], mean of the projected frames
     encoder: ModelOutput
-
-    @property
-    def last_hidden_state(self) -> jax.Array:
-        """[B, T, D]."""
-        return self.encoder.last_hidden_state
-
-    @property
-    def hidden_states(self) -> tuple[jax.Array, ...] | None:
-        """Layers + 1 of [B, T, D], where they were asked for."""
-        return self.encoder.hidden_states
-
-    @property
-    def frame_mask(self) -> jax.Array:
-        """[B, T] bool, True for real frames."""
-        return self.encoder.frame_mask
 
     def first_frames(self, frames: int) -> "ClassifierOutput":
         """Without the encoder's frames from index `frames` on."""

@@ -12,7 +12,7 @@ from voc2vec_jax.models.wav2vec2 import (
     ModelType,
     Padding,
     Wav2Vec2Model,
-    cut_frames,
+    WithEncoder,
 )
 
 
@@ -27,31 +27,11 @@ class HubertModel(Wav2Vec2Model):
 
 
 @struct.dataclass
-class HubertPretrainingOutput:
+class HubertPretrainingOutput(WithEncoder):
     """What the labels of frames are predicted from, and the frames."""
 
     predictions: jax.Array  # [B, T, P] to be compared with the label embeddings
     encoder: ModelOutput
-
-    @property
-    def last_hidden_state(self) -> jax.Array:
-        """[B, T, D]."""
-        return self.encoder.last_hidden_state
-
-    @property
-    def hidden_states(self) -> tuple[jax.Array, ...] | None:
-        """Layers + 1 of [B, T, D], where they were asked for."""
-        return self.encoder.hidden_states
-
-    @property
-    def frame_mask(self) -> jax.Array:
-        """[B, T] bool, True for real frames."""
-        return self.encoder.frame_mask
-
-    def first_frames(self, frames: int) -> "HubertPretrainingOutput":
-        """Without the frames from index `frames` on."""
-        cut: HubertPretrainingOutput = cut_frames(self, frames)
-        return cut
 
 
 class HubertForPreTraining(nnx.Module):

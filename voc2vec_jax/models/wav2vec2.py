@@ -1,6 +1,6 @@
 """wav2vec 2.0: the encoder, and the encoder with its pre-training head."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -34,24 +34,40 @@ class ModelOutput:
         return cut
 
 
-@struct.dataclass
-class PretrainingOutput:
-    """Both sides of the contrastive task at every frame, and what its regularisers read."""
+class WithEncoder:
+    """What all outputs share that were made from an encoder's."""
 
-    predictions: jax.Array  # [B, T, P] from the context
-    targets: jax.Array  # [B, T, P] from the quantizer
-    quantized: Quantized
     encoder: ModelOutput
+
+    @property
+    def last_hidden_state(self) -> jax.Array:
+        """[B, T, D]."""
+        return self.encoder.last_hidden_state
+
+    @property
+    def hidden_states(self) -> tuple[jax.Array, ...] | None:
+        """Layers + 1 of [B, T, D], where they were asked for."""
+        return self.encoder.hidden_states
 
     @property
     def frame_mask(self) -> jax.Array:
         """[B, T] bool, True for real frames."""
         return self.encoder.frame_mask
 
-    def first_frames(self, frames: int) -> "PretrainingOutput":
+    def first_frames(self, frames: int) -> Self:
         """Without the frames from index `frames` on."""
-        cut: PretrainingOutput = cut_frames(self, frames)
+        cut: Self = cut_frames(self, frames)
         return cut
+
+
+@struct.dataclass
+class PretrainingOutput(WithEncoder):
+    """Both sides of the contrastive task at every frame, and what its regularisers read."""
+
+    predictions: jax.Array  # [B, T, P] from the context
+    targets: jax.Array  # [B, T, P] from the quantizer
+    quantized: Quantized
+    encoder: ModelOutput
 
 
 def cut_frames(tree: Any, frames: int) -> Any:
