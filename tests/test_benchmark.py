@@ -32,14 +32,25 @@ def check(works: list[str], results: list[dict], pairs: int) -> None:
             assert 0 < ratio["lowest"] <= ratio["median"] <= ratio["highest"]
 
 
-def test_inference_and_loading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "out.json"
+def reported(work: str, path: Path) -> dict:
     options = ["--pairs", "1", "--size", "tiny", "--threads", "1", "--json", str(path)]
-    assert benchmark.main(["inference", "load", *options]) == 0
-    report = json.loads(path.read_text())
-    check(["inference", "load", "load"], report["works"], pairs=1)
-    assert [result["format"] for result in report["works"][1:]] == [".safetensors", ".bin"]
+    assert benchmark.main([work, *options]) == 0
+    report: dict = json.loads(path.read_text())
     assert report["environment"]["threads"] == 1
+    return report
+
+
+def test_inference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = reported("inference", tmp_path / "out.json")
+    check(["inference"], report["works"], pairs=1)
+    assert "inference 8 × 5 s" in capsys.readouterr().out
+
+
+@pytest.mark.thorough
+def test_loading(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = reported("load", tmp_path / "out.json")
+    check(["load", "load"], report["works"], pairs=1)
+    assert [result["format"] for result in report["works"]] == [".safetensors", ".bin"]
     assert "load tiny.bin" in capsys.readouterr().out
 
 
@@ -58,6 +69,7 @@ def test_sides_take_turns_at_going_first() -> None:
     assert benchmark.order(3) == [("jax", "torch"), ("torch", "jax"), ("jax", "torch")]
 
 
+@pytest.mark.thorough
 def test_a_worker_that_fails_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(benchmark.WorkerError, match="the jax worker ended with code 1"):
         benchmark.measure("load", tmp_path / "none", 1, 1)

@@ -1,5 +1,7 @@
 """The commands as users run them: killed and gone on with, given bad input; what they export."""
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -74,16 +76,20 @@ def answers(out: Path) -> list[dict[str, object]]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(place: Path) -> Path:
-    out = place / "undisturbed"
-    output = finish(command(place, out, "--export"))
-    assert "30 clips of 3 classes, 0 left out; 3 folds, 1 seeds" in output
-    assert output.count("programs=2") == 3, "three folds, one program to train, one to predict"
+def finished(place: Path) -> Path:
+    """An evaluation with its export; in this process, whose imports and programs it shares."""
+    out, said = place / "finished", io.StringIO()
+    with contextlib.redirect_stderr(said):
+        assert main(command(place, out, "--export")) == DONE, said.getvalue()
+    assert "30 clips of 3 classes, 0 left out; 3 folds, 1 seeds" in said.getvalue()
+    assert said.getvalue().count("programs=2") == 3, "one program to train, one to predict"
     return out
 
 
-def test_a_killed_fold_is_run_again_alone(undisturbed: Path, place: Path) -> None:
-    out = place / "killed"
+@pytest.mark.thorough
+def test_a_killed_fold_is_run_again_alone(place: Path) -> None:
+    undisturbed, out = place / "undisturbed", place / "killed"
+    finish(command(place, undisturbed))
     process, deadline = start(command(place, out)), time.monotonic() + 400
     while not (out / "runs" / "seed0-fold01").exists():
         assert time.monotonic() < deadline
@@ -103,9 +109,9 @@ def test_a_killed_fold_is_run_again_alone(undisturbed: Path, place: Path) -> Non
 
 
 def test_the_export_classifies_in_transformers_and_in_the_predict_command(
-    undisturbed: Path, place: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    export = undisturbed / "export"
+    export = finished / "export"
     card = (export / "README.md").read_text()
     assert "| protocol | grouped |" in card
     assert "| test scores over folds | uar " in card
@@ -129,8 +135,8 @@ def test_the_export_classifies_in_transformers_and_in_the_predict_command(
         assert ours["scores"][label] == pytest.approx(score, abs=1e-5)
 
     # In windows as in evaluation: the same scores as in the fold that the model is of.
-    best = json.loads((undisturbed / "export.json").read_text())
-    fold = json.loads((undisturbed / "folds" / f"seed0-fold{best['fold']:02d}.json").read_text())
+    best = json.loads((finished / "export.json").read_text())
+    fold = json.loads((finished / "folds" / f"seed0-fold{best['fold']:02d}.json").read_text())
     files = [str(place / clip) for clip in fold["clip_ids"]]
     assert predict.main([*files, *arguments[1:], "--window", "0.4"]) == DONE
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -141,10 +147,10 @@ def test_the_export_classifies_in_transformers_and_in_the_predict_command(
 
 
 def test_bad_files_stop_a_prediction_or_are_listed(
-    undisturbed: Path, place: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [str(place / "noise.wav"), str(place / "00.wav"), "--format", "csv"]
-    arguments += ["--model", str(undisturbed / "export")]
+    arguments += ["--model", str(finished / "export")]
     assert predict.main(arguments) == BAD_DATA
     assert "noise.wav" in capsys.readouterr().err
     assert predict.main([*arguments, "--skip-bad"]) == DONE
@@ -155,7 +161,7 @@ def test_bad_files_stop_a_prediction_or_are_listed(
 
 @pytest.mark.parametrize("columns", ["200", "60"])
 def test_a_table_holds_whole_names_and_the_same_scores(
-    undisturbed: Path,
+    finished: Path,
     place: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -163,7 +169,7 @@ def test_a_table_holds_whole_names_and_the_same_scores(
 ) -> None:
     monkeypatch.setenv("COLUMNS", columns)
     files = [str(place / name) for name in ("00.wav", "01.wav")]
-    arguments = [*files, "--model", str(undisturbed / "export"), "--top", "2"]
+    arguments = [*files, "--model", str(finished / "export"), "--top", "2"]
     assert predict.main([*arguments, "--format", "json"]) == DONE
     expected = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert predict.main(arguments) == DONE

@@ -143,6 +143,7 @@ cross_validate(row, args.model, corpus, args.protocol, args.out, folds=args.fold
 """
 
 
+@pytest.mark.thorough
 def test_models_run_in_processes_of_their_own_and_a_dying_one_leaves_its_folds(
     table: Path,
     cache: Path,

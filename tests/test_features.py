@@ -1,5 +1,6 @@
 """Features of clips do not depend on their batch, and survive kills on their way to disk."""
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Sequence
@@ -9,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from tests.conftest import TINY
+from tests.small_models import FEW_CONVOLUTIONS, random_params
 from voc2vec_jax.audio import mfcc
 from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.config import ModelConfig
@@ -26,16 +27,24 @@ from voc2vec_jax.features.frames import (
     write_frames,
 )
 from voc2vec_jax.models import Wav2Vec2ForPreTraining, Wav2Vec2Model
-from voc2vec_jax.models.parameters import split
 
 pytestmark = pytest.mark.unoptimised
 
 
 def model_of(config: ModelConfig, architecture: type = Wav2Vec2Model) -> PretrainedModel:
-    _, params = split(architecture(config, rngs=nnx.Rngs(0)))
     return PretrainedModel(
-        architecture, config, params, preprocessor=Preprocessor(), padding="masked"
+        architecture,
+        config,
+        random_params(architecture, config),
+        preprocessor=Preprocessor(),
+        padding="masked",
     )
+
+
+@pytest.fixture
+def tiny_config(tiny_config: ModelConfig) -> ModelConfig:
+    """That of all tests, of fewer convolutions."""
+    return dataclasses.replace(tiny_config, **FEW_CONVOLUTIONS)
 
 
 def clips(*lengths: int) -> list[np.ndarray]:
@@ -69,7 +78,7 @@ def test_hidden_states_are_those_of_the_model(tiny_config: ModelConfig) -> None:
 
 
 def test_layers_beyond_are_not_computed() -> None:
-    model = model_of(ModelConfig(**TINY))
+    model = model_of(ModelConfig(**{**TINY, **FEW_CONVOLUTIONS}))
     waveform, lengths = np.zeros((1, 16_000), np.float32), np.array([16_000], np.int32)
     flops = []
     for layer in (0, 1, 2):

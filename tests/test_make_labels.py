@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from flax import nnx
 from sklearn.cluster import KMeans
 
 from data_pipelines.corpora.sources import store_from_table
 from data_pipelines.frame_labels.label_store import LabelStore
 from data_pipelines.stores.flat_store import FlatStore, from_int16
 from tests.conftest import TINY
+from tests.small_models import FEW_CONVOLUTIONS, random_params
 from tools import make_labels
 from voc2vec_jax.audio.mfcc import mfcc
 from voc2vec_jax.audio.signal import frames_from_samples
@@ -22,7 +22,6 @@ from voc2vec_jax.checkpoints.saving import save_pretrained
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.features import frames, labelling
 from voc2vec_jax.models import HubertModel
-from voc2vec_jax.models.parameters import split
 
 pytestmark = pytest.mark.unoptimised
 
@@ -118,9 +117,8 @@ def test_one_fit_for_another_corpus(folder: Path, tmp_path: Path) -> None:
 
 
 def hubert(folder: Path, seed: int = 0) -> PretrainedModel:
-    config = ModelConfig(**TINY, model_type="hubert")
-    model = HubertModel(config, rngs=nnx.Rngs(seed))
-    _, params = split(model)
+    config = ModelConfig(**{**TINY, **FEW_CONVOLUTIONS}, model_type="hubert")
+    params = random_params(HubertModel, config, seed)
     made = PretrainedModel(
         HubertModel, config, params, preprocessor=Preprocessor(), padding="masked"
     )

@@ -1,13 +1,17 @@
 """Activations against `transformers` in PyTorch, and the padding mode that it does not have."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 
-from tests.conftest import ARCHITECTURES
+from tests.conftest import ARCHITECTURES, TINY
 from tests.reference import clips, hf_model, sample_mask, tensors_of
+from tests.small_models import FEW_CONVOLUTIONS
+from voc2vec_jax.audio.signal import frames_from_samples
 from voc2vec_jax.checkpoints import convert
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.models import ModelOutput, Wav2Vec2Model
@@ -70,9 +74,18 @@ def largest_differences(
     }
 
 
-@pytest.mark.parametrize("attention_mask", [False, True])
-def test_every_hidden_state_of_tiny_models(tiny_config: ModelConfig, attention_mask: bool) -> None:
-    differences = largest_differences(tiny_config, LENGTHS, attention_mask)
+@pytest.mark.parametrize(
+    ("layout", "attention_mask"),
+    [
+        ("base", False),  # each as its published checkpoints are used
+        ("large", True),
+        pytest.param("base", True, marks=pytest.mark.thorough),
+        pytest.param("large", False, marks=pytest.mark.thorough),
+    ],
+)
+def test_every_hidden_state_of_tiny_models(layout: str, attention_mask: bool) -> None:
+    config = ModelConfig(**TINY, **ARCHITECTURES[layout])
+    differences = largest_differences(config, LENGTHS, attention_mask)
     assert max(differences.values()) <= 1e-5, differences
 
 
@@ -89,8 +102,7 @@ def test_span_mask_replaces_the_same_frames(tiny_config: ModelConfig) -> None:
     reference = hf_model("Wav2Vec2Model", tiny_config)
     waveform, sizes = clips([9_000, 9_000])
     encoder = Encoder(tiny_config, reference)
-    frames = encoder(waveform, sizes).frame_mask.shape[1]
-    hidden = np.random.default_rng(0).random((2, frames)) < 0.4
+    hidden = np.random.default_rng(0).random((2, frames_from_samples(9_000))) < 0.4
     with torch.no_grad():
         expected = reference(torch.tensor(waveform), mask_time_indices=torch.tensor(hidden))
     out = encoder(waveform, sizes, span_mask=jnp.asarray(hidden))
@@ -105,23 +117,32 @@ def test_frame_mask_counts_the_frames_of_each_clip(tiny_config: ModelConfig) -> 
     np.testing.assert_array_equal(np.asarray(mask).sum(axis=1), theirs)
 
 
-def test_masked_padding_leaves_every_frame_of_a_clip_alone(tiny_config: ModelConfig) -> None:
-    encoder = Encoder(tiny_config, hf_model("Wav2Vec2Model", tiny_config))
-    for length in (400, 1_999, 8_000):
-        waveform, sizes = clips([length])
-        alone = encoder(waveform, sizes, padding="masked")
-        long = np.pad(waveform, ((0, 0), (0, 4 * length)))
-        padded = encoder(long, sizes, padding="masked")
-        frames = alone.frame_mask.shape[1]
-        assert np.asarray(padded.frame_mask).sum() == frames
-        assert alone.hidden_states is not None
-        assert padded.hidden_states is not None
-        for one, other in zip(alone.hidden_states, padded.hidden_states, strict=True):
-            np.testing.assert_allclose(one, other[:, :frames], atol=1e-5)
+def quick(config: ModelConfig) -> ModelConfig:
+    """Of fewer convolutions and blocks, where a model is compared with itself."""
+    return dataclasses.replace(config, **FEW_CONVOLUTIONS, num_hidden_layers=1)
+
+
+@pytest.mark.parametrize("length", [400, 1_999, pytest.param(8_000, marks=pytest.mark.thorough)])
+def test_masked_padding_leaves_every_frame_of_a_clip_alone(
+    length: int, tiny_config: ModelConfig
+) -> None:
+    config = quick(tiny_config)
+    encoder = Encoder(config, hf_model("Wav2Vec2Model", config))
+    waveform, sizes = clips([length])
+    alone = encoder(waveform, sizes, padding="masked")
+    long = np.pad(waveform, ((0, 0), (0, 40_000 - length)))  # one program for every length
+    padded = encoder(long, sizes, padding="masked")
+    frames = alone.frame_mask.shape[1]
+    assert np.asarray(padded.frame_mask).sum() == frames
+    assert alone.hidden_states is not None
+    assert padded.hidden_states is not None
+    for one, other in zip(alone.hidden_states, padded.hidden_states, strict=True):
+        np.testing.assert_allclose(one, other[:, :frames], atol=1e-5)
 
 
 def test_masked_equals_hf_without_padding(tiny_config: ModelConfig) -> None:
-    encoder = Encoder(tiny_config, hf_model("Wav2Vec2Model", tiny_config))
+    config = quick(tiny_config)
+    encoder = Encoder(config, hf_model("Wav2Vec2Model", config))
     waveform, sizes = clips([6_000, 6_000])
     masked = encoder(waveform, sizes, padding="masked").last_hidden_state
     np.testing.assert_allclose(masked, encoder(waveform, sizes).last_hidden_state, atol=1e-5)

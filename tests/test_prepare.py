@@ -178,12 +178,14 @@ def test_odd_names_and_double_ids_are_listed(cries: Path, tmp_path: Path) -> Non
     assert report["ignored_audio"] == {"again": 1}
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGKILL, marks=pytest.mark.thorough), signal.SIGTERM]
+)
 def test_a_stopped_preparation_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     folder = tmp_path / "audio"
     folder.mkdir()
     for index in range(40):
-        soundfile.write(folder / f"{index:02d}.wav", noise(30.0, 48_000, index), 48_000)
+        soundfile.write(folder / f"{index:02d}.wav", noise(10.0, 48_000, index), 48_000)
     arguments = ["clips", "--from-folder", str(folder), "--data-dir", str(tmp_path / "data")]
     process = subprocess.Popen(
         [sys.executable, "-m", "tools.prepare_data", *arguments],

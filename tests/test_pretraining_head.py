@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from tests.conftest import ARCHITECTURES, TINY
 from tests.reference import clips, hf_model, sample_mask
+from tests.small_models import FEW_CONVOLUTIONS, random_params
 from tests.test_hubert import LABELS, batch_of, draws_for
 from tools import convert_weights, verify_parity
 from voc2vec_jax.checkpoints import loading
@@ -37,6 +38,8 @@ def config_of(layout: str = "base", **fields: object) -> ModelConfig:
     return ModelConfig(
         **{
             **TINY,
+            **FEW_CONVOLUTIONS,
+            "num_hidden_layers": 1,
             **ARCHITECTURES[layout],
             "model_type": "hubert",
             "final_dim": 9,
@@ -47,8 +50,7 @@ def config_of(layout: str = "base", **fields: object) -> ModelConfig:
 
 
 def model_of(config: ModelConfig, seed: int = 0) -> PretrainedModel:
-    task = HubertTask(Config(task="hubert", model=config, data=LABELS))
-    _, params = split(task.init(jax.random.key(seed)))
+    params = random_params(HubertForPreTraining, config, seed)
     return PretrainedModel(HubertForPreTraining, config, params, preprocessor=Preprocessor())
 
 

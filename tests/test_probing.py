@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from data_pipelines.synthetic.corpus import SyntheticClip, synthetic_corpus
 from tests.conftest import ARCHITECTURES, TINY
+from tests.small_models import FEW_CONVOLUTIONS
 from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.evaluation import probing
@@ -42,7 +43,7 @@ def mfcc(corpus: list[SyntheticClip]) -> probing.Features:
 
 
 def make_model(padding: str = "masked", architecture: str = "base") -> PretrainedModel:
-    config = ModelConfig(**TINY, **ARCHITECTURES[architecture])
+    config = ModelConfig(**{**TINY, **FEW_CONVOLUTIONS, **ARCHITECTURES[architecture]})
     model = PretrainedModel(
         Wav2Vec2Model,
         config,
@@ -103,6 +104,7 @@ def test_mfccs_tell_synthetic_sounds_apart_and_repeatably(
     assert scores == probing.probe(mfcc, labels, speakers, folds=FOLDS, seed=0)
 
 
+@pytest.mark.thorough
 def test_shuffled_labels_score_chance(
     mfcc: probing.Features, labels: np.ndarray, speakers: list[str]
 ) -> None:

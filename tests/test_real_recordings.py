@@ -30,6 +30,7 @@ def report_of(directory: Path) -> dict[str, Any]:
     return report
 
 
+@pytest.mark.thorough
 def test_donate_a_cry(recordings: Path, tmp_path: Path) -> None:
     report = report_of(prepare_dataset("donate_a_cry", recordings / "donateacry", tmp_path))
     assert report["clips"] == 457
@@ -57,6 +58,7 @@ def test_human_voice(recordings: Path, tmp_path: Path) -> None:
     assert mono["clips"] == 104
 
 
+@pytest.mark.thorough
 def test_emogator_by_table(recordings: Path, tmp_path: Path) -> None:
     table = recordings / "emogator" / "labels.csv"
     with open(table, newline="") as file:
@@ -94,6 +96,7 @@ def is_one_recording(one: str, other: str) -> bool:
     return one == other or all("notes/" + take in one + other for take in takes)
 
 
+@pytest.mark.thorough
 def test_overlap_recall_and_false_positives(recordings: Path, tmp_path: Path) -> None:
     """Prints the table in docs/data.md: `-k overlap -s`, with VOC2VEC_OVERLAP_CLIPS=500."""
     count = int(os.environ.get("VOC2VEC_OVERLAP_CLIPS", "40"))

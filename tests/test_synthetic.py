@@ -193,6 +193,7 @@ def test_scream_is_pitched_an_octave_above_hum() -> None:
 # --- difficulty -----------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("coefficients", [13, 20])
 def test_mfcc_statistics_neither_fail_nor_solve_the_corpus(
     corpus: list[SyntheticClip], coefficients: int
@@ -246,6 +247,7 @@ def test_command_line_writes_the_corpus(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*/*.wav"))) == len(CLASSES)
 
 
+@pytest.mark.thorough
 def test_default_corpus_takes_less_than_twenty_seconds() -> None:
     start = time.process_time()
     count = sum(1 for _ in synthetic_corpus(takes=1))
