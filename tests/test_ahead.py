@@ -9,7 +9,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -159,10 +161,15 @@ def config_of(clips: int, **train: Any) -> Config:
     return with_clips(changed(CONFIG, train=train), clips, 0.5)
 
 
-def test_the_batch_is_that_of_training() -> None:
+def test_the_batch_is_that_of_training(tmp_path: Path) -> None:
     from data_pipelines.batches.pretraining import open_training_corpus
 
-    config = tiny()
+    for index in range(24):
+        noise = 0.1 * np.random.default_rng(index).standard_normal(63_000)
+        (tmp_path / "audio").mkdir(exist_ok=True)
+        soundfile.write(tmp_path / "audio" / f"{index}.wav", noise, 16_000)
+    places = {"folder": str(tmp_path / "audio"), "data_dir": str(tmp_path / "data")}
+    config = changed(tiny(), data=places)
     corpus = open_training_corpus(config.data, 0)
     placed = sharding.place_batch(
         next(b for b in corpus.batches(0, 99) if b["waveform"].shape[1] == 64_000),
@@ -183,6 +190,7 @@ def report_of(accumulate_steps: int = 1, fsdp: int = 1) -> dict[str, Any]:
     return compile_step(Request(config, find_topology("cpu:4"), 0.5))
 
 
+@pytest.mark.thorough
 def test_micro_batches_are_counted_as_often_as_they_run() -> None:
     """The compiler counts a loop once."""
     whole, split = report_of(), report_of(accumulate_steps=4)

@@ -25,6 +25,8 @@ from voc2vec_jax.errors import BAD_DATA, DONE, WRONG_USAGE, ConfigError
 from voc2vec_jax.evaluation.recipe import RECIPES
 from voc2vec_jax.features.class_scores import windows_of
 
+pytestmark = pytest.mark.unoptimised
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -145,7 +145,7 @@ def test_half_precision_loads_as_the_same_numbers(dtype: torch.dtype, tmp_path: 
     half.save_pretrained(tmp_path)
     model = from_pretrained(tmp_path)
     assert {value.dtype for value in model.params.values()} == {np.dtype(np.float32)}
-    waveform, lengths = clips([6_000])
+    waveform, lengths = clips([9_000, 5_000])
     with torch.no_grad():
         expected = half.float()(torch.tensor(waveform)).logits
     np.testing.assert_allclose(model(waveform, lengths).logits, expected.numpy(), atol=1e-5)
@@ -273,7 +273,7 @@ def test_an_old_weighted_sum_is_asked_about(
 # Real clients
 
 
-@pytest.mark.parametrize("family", CLASSIFIERS)
+@pytest.mark.parametrize("family", ["wav2vec2", pytest.param("hubert", marks=pytest.mark.thorough)])
 def test_the_classification_pipeline_of_transformers_runs_an_export(
     family: str, tmp_path: Path
 ) -> None:
@@ -302,7 +302,7 @@ def test_the_classification_pipeline_of_transformers_runs_an_export(
 def test_the_encoder_of_a_classifier_is_the_same_function(classifier_folder: Path) -> None:
     whole = from_pretrained(classifier_folder)
     encoder = from_pretrained(classifier_folder, architecture=Wav2Vec2Model)
-    signal = clips([5_000])
+    signal = clips([9_000, 5_000])
     np.testing.assert_allclose(
         encoder(*signal).last_hidden_state, whole(*signal).last_hidden_state, atol=1e-6
     )

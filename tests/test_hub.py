@@ -16,6 +16,7 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
+from tests.conftest import ARCHITECTURES, TINY
 from voc2vec_jax.checkpoints.formats import huggingface
 from voc2vec_jax.checkpoints.loading import from_pretrained, load_params
 from voc2vec_jax.checkpoints.pretrained import (
@@ -32,6 +33,15 @@ from voc2vec_jax.models import Wav2Vec2ForPreTraining, Wav2Vec2Model
 from voc2vec_jax.models.parameters import describe
 
 BOTH = pytest.mark.parametrize("architecture", [Wav2Vec2Model, Wav2Vec2ForPreTraining])
+BOTH_IN_BOTH = pytest.mark.parametrize(
+    ("architecture", "layout"),
+    [
+        (Wav2Vec2ForPreTraining, "base"),
+        (Wav2Vec2Model, "large"),
+        pytest.param(Wav2Vec2Model, "base", marks=pytest.mark.thorough),
+        pytest.param(Wav2Vec2ForPreTraining, "large", marks=pytest.mark.thorough),
+    ],
+)
 TOLERANCE = 1e-5
 SMALL = ModelConfig(
     hidden_size=8,
@@ -117,10 +127,15 @@ def assert_same_outputs(
 # Saving
 
 
-@BOTH
+def tiny(layout: str) -> ModelConfig:
+    return ModelConfig(**TINY, **ARCHITECTURES[layout])
+
+
+@BOTH_IN_BOTH
 def test_transformers_loads_what_is_saved(
-    architecture: Architecture, tiny_config: ModelConfig, tmp_path: Path
+    architecture: Architecture, layout: str, tmp_path: Path
 ) -> None:
+    tiny_config = tiny(layout)
     masked = tiny_config.feat_extract_norm == "layer"
     preprocessor = Preprocessor(return_attention_mask=masked)
     ours = make_model(architecture, tiny_config, preprocessor=preprocessor, attention_mask=masked)
@@ -218,10 +233,11 @@ def test_a_killed_save_does_not_confuse_the_next(tmp_path: Path) -> None:
 # Loading
 
 
-@BOTH
+@BOTH_IN_BOTH
 def test_what_transformers_saves_is_loaded(
-    architecture: Architecture, tiny_config: ModelConfig, tmp_path: Path
+    architecture: Architecture, layout: str, tmp_path: Path
 ) -> None:
+    tiny_config = tiny(layout)
     fields = {k: v for k, v in dataclasses.asdict(tiny_config).items() if k != "other_fields"}
     torch.manual_seed(0)
     theirs = getattr(transformers, architecture.__name__)(transformers.Wav2Vec2Config(**fields))

@@ -158,7 +158,9 @@ def test_scores_of_known_predictions() -> None:
     assert probing.majority(labels).macro_f1 == pytest.approx(2 / 3 / 3)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "architecture", ["base", pytest.param("large", marks=pytest.mark.thorough)]
+)
 def test_statistics_of_a_clip_are_those_of_its_frames_alone(
     corpus: list[SyntheticClip], architecture: str
 ) -> None:

@@ -39,6 +39,15 @@ def corpus() -> list[SyntheticClip]:
     return list(synthetic_corpus())
 
 
+@pytest.fixture(scope="module", params=[2, pytest.param(None, marks=pytest.mark.thorough)])
+def clips(request: pytest.FixtureRequest) -> list[SyntheticClip]:
+    """Of two speakers and takes; or the default corpus, which takes seconds."""
+    if request.param is None:
+        whole: list[SyntheticClip] = request.getfixturevalue("corpus")
+        return whole
+    return list(synthetic_corpus(speakers=request.param, takes=request.param))
+
+
 def _of_class(corpus: list[SyntheticClip], name: str) -> list[NDArray[np.float32]]:
     return [clip.waveform for clip in corpus if CLASSES[clip.label] == name]
 
@@ -75,8 +84,10 @@ def test_ids_labels_and_groups_in_class_major_order() -> None:
     assert [(clip.id, clip.label, clip.group) for clip in clips] == expected
 
 
-def test_waveforms_are_bounded_float32_on_the_16_bit_grid(corpus: list[SyntheticClip]) -> None:
-    for clip in corpus:
+def test_waveforms_are_bounded_float32_on_the_16_bit_grid(
+    clips: list[SyntheticClip],
+) -> None:
+    for clip in clips:
         assert clip.waveform.dtype == np.float32, clip.id
         assert clip.waveform.ndim == 1, clip.id
         assert np.abs(clip.waveform).max() <= 1, clip.id  # false for NaN too
@@ -84,6 +95,7 @@ def test_waveforms_are_bounded_float32_on_the_16_bit_grid(corpus: list[Synthetic
         np.testing.assert_array_equal(integers, np.rint(integers), err_msg=clip.id)
 
 
+@pytest.mark.thorough
 def test_durations_and_levels_resemble_a_collection_of_recordings(
     corpus: list[SyntheticClip],
 ) -> None:
@@ -144,8 +156,8 @@ def test_another_process_and_order_give_the_same_bytes() -> None:
     assert run.stdout.split() == [_digest(synthesize(*key)) for key in keys][::-1]
 
 
-def test_clip_does_not_depend_on_the_size_of_the_corpus(corpus: list[SyntheticClip]) -> None:
-    full = {clip.id: clip.waveform for clip in corpus}
+def test_clip_does_not_depend_on_the_size_of_the_corpus(clips: list[SyntheticClip]) -> None:
+    full = {clip.id: clip.waveform for clip in clips}
     for clip in synthetic_corpus(speakers=2, takes=1):
         np.testing.assert_array_equal(clip.waveform, full[clip.id])
 
@@ -158,6 +170,7 @@ def test_every_argument_changes_the_clip() -> None:
 # --- acoustics ------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_laugh_notes_repeat_four_to_seven_times_a_second(corpus: list[SyntheticClip]) -> None:
     rates = []
     for waveform in _of_class(corpus, "laugh"):
@@ -169,11 +182,13 @@ def test_laugh_notes_repeat_four_to_seven_times_a_second(corpus: list[SyntheticC
     assert 4 < np.median(rates) < 7
 
 
+@pytest.mark.thorough
 def test_scream_is_the_loudest_class(corpus: list[SyntheticClip]) -> None:
     level = _median_over_clips(corpus, "level")
     assert max(level, key=level.__getitem__) == "scream"
 
 
+@pytest.mark.thorough
 def test_hum_is_the_dullest_class(corpus: list[SyntheticClip]) -> None:
     brightness = _median_over_clips(corpus, "brightness")
     assert min(brightness, key=brightness.__getitem__) == "hum"

@@ -50,7 +50,19 @@ def both(
     return out, reference.train()
 
 
-@pytest.mark.parametrize("architecture", [Wav2Vec2Model, Wav2Vec2ForPreTraining])
+@pytest.fixture
+def tiny_config(tiny_config: ModelConfig) -> ModelConfig:
+    """That of all tests, of fewer convolutions, none of which knows of training."""
+    return dataclasses.replace(tiny_config, **FEW_CONVOLUTIONS)
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        Wav2Vec2ForPreTraining,  # whose encoder is the other one
+        pytest.param(Wav2Vec2Model, marks=pytest.mark.thorough),
+    ],
+)
 def test_every_dropout_is_where_transformers_has_it(
     architecture: Architecture, tiny_config: ModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,7 +120,6 @@ def test_dropout_keeps_the_expected_share_and_scale() -> None:
 def test_layer_drop_skips_whole_blocks_at_its_rate(rate: float, tiny_config: ModelConfig) -> None:
     config = dataclasses.replace(
         tiny_config,
-        **FEW_CONVOLUTIONS,
         **{**NO_DROPOUT, "layerdrop": rate},
         num_hidden_layers=4,
     )
@@ -186,6 +197,7 @@ def test_spec_augment_hides_nothing_where_the_checkpoint_says_so() -> None:
     frames = jnp.array([99])
     off = ModelConfig(apply_spec_augment=False, mask_feature_prob=0.5)
     assert spec_augment(jax.random.key(0), frames, 99, off) == (None, None)
-    spans, channels = spec_augment(jax.random.key(0), frames, 99, ModelConfig())
+    draw = jax.jit(lambda key: spec_augment(key, frames, 99, ModelConfig()))
+    spans, channels = draw(jax.random.key(0))
     assert spans is not None
     assert channels is None
