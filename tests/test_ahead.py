@@ -1,8 +1,10 @@
 """Programs for devices that are not there: what their text says, what they need, what it takes."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib.util
+import io
 import itertools
 import json
 import math
@@ -200,6 +202,7 @@ def test_micro_batches_are_counted_as_often_as_they_run() -> None:
     assert split["loops_of_unknown_length"] == 0
 
 
+@pytest.mark.thorough
 def test_sharding_the_parameters_shows_in_memory_and_exchanges() -> None:
     replicated, sharded = report_of(), report_of(fsdp=4)
     assert replicated["fits"]
@@ -272,10 +275,48 @@ def test_a_sweep_goes_through_meshes_and_remat(monkeypatch: pytest.MonkeyPatch) 
     assert len(reports) == 6
 
 
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What the command wrote and said of a small model with two lengths of batch."""
+
+    path: Path
+    out: str
+    err: str
+
+    @functools.cached_property
+    def report(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self.path.read_text())
+        return content
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """Run once, for it compiles two programs."""
+    folder = tmp_path_factory.mktemp("command")
+    path, file = folder / "out.json", folder / "small.py"
+    file.write_text(
+        "import dataclasses\n"
+        "from tests.meshes import CONFIG\n"
+        "from voc2vec_jax.config import DataConfig\n"
+        "def get_config():\n"
+        "    data = DataConfig(max_seconds=0.5, bucket_seconds=(0.25, 0.5), batch_seconds=8.0)\n"
+        "    return dataclasses.replace(CONFIG, data=data)\n"
+    )
+    words = ["--config", str(file), "--topology", "cpu:4", "--json", "--out", str(path)]
+    words += ["--every-bucket", "--data.batch-seconds", "16"]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        assert compile_ahead.main(words) == 0
+    return Command(path, out.getvalue(), err.getvalue())
+
+
 def test_the_command_sweeps(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    real = report_of()
+    real = {k: v for k, v in command.report.items() if k != "buckets"}
 
     def compiler(request: Request) -> dict[str, Any]:
         found = Compiler(2_000)(request)
@@ -285,8 +326,8 @@ def test_the_command_sweeps(
 
     monkeypatch.setattr(sweep, "compile_step", compiler)
     path = tmp_path / "out.json"
-    command = ["--config", "configs/tiny.py", "--topology", "cpu:4", "--out", str(path)]
-    assert compile_ahead.main([*command, "--sweep"]) == 0
+    words = ["--config", "configs/tiny.py", "--topology", "cpu:4", "--out", str(path)]
+    assert compile_ahead.main([*words, "--sweep"]) == 0
     found = json.loads(path.read_text())["sweep"]
     assert [report["batch"] for report in found] == 6 * [{"clips": 184, "seconds": 4.0}]
     assert "largest batches" in capsys.readouterr().out
@@ -303,21 +344,9 @@ def test_a_mesh_that_does_not_fit_is_refused() -> None:
 
 
 def test_the_command_writes_its_contract(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "out.json"
-    file = tmp_path / "small.py"
-    file.write_text(
-        "import dataclasses\n"
-        "from tests.meshes import CONFIG\n"
-        "from voc2vec_jax.config import DataConfig\n"
-        "def get_config():\n"
-        "    data = DataConfig(max_seconds=0.5, bucket_seconds=(0.25, 0.5), batch_seconds=8.0)\n"
-        "    return dataclasses.replace(CONFIG, data=data)\n"
-    )
-    command = ["--config", str(file), "--topology", "cpu:4", "--json", "--out", str(path)]
-    assert compile_ahead.main([*command, "--every-bucket", "--data.batch-seconds", "16"]) == 0
-    report = json.loads(path.read_text())
+    report = command.report
     assert report.keys() >= {
         "config", "topology", "devices", "mesh", "parameters", "bytes", "flops", "fits",
         "compile_seconds", "collectives",
@@ -327,12 +356,11 @@ def test_the_command_writes_its_contract(
     assert report["devices"] == 4
     assert report["batch"] == {"clips": 32, "seconds": 0.5}
     assert [bucket["batch"]["seconds"] for bucket in report["buckets"]] == [0.25]
-    shown = capsys.readouterr()
-    assert json.loads(shown.out) == report
-    assert "temporaries" in shown.err
-    assert "all-reduce" in shown.err
+    assert json.loads(command.out) == report
+    assert "temporaries" in command.err
+    assert "all-reduce" in command.err
 
-    assert scaling_report.main([str(path), "--collect", str(tmp_path / "all.json")]) == 0
+    assert scaling_report.main([str(command.path), "--collect", str(tmp_path / "all.json")]) == 0
     collected = json.loads((tmp_path / "all.json").read_text())
     assert collected == [{k: v for k, v in report.items() if k != "buckets"}, *report["buckets"]]
     assert capsys.readouterr().out.count("| small | cpu:4 | 4×1×1 | fp32 |") == 2

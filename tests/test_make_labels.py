@@ -45,16 +45,30 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def smaller(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(frames, "BATCH_SECONDS", 2.0)
+    patch.setattr(frames, "BUCKET_SECONDS", (1.0,))
+    patch.setattr(frames, "CHUNK_SECONDS", 1.0)
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frames, "BATCH_SECONDS", 2.0)
-    monkeypatch.setattr(frames, "BUCKET_SECONDS", (1.0,))
-    monkeypatch.setattr(frames, "CHUNK_SECONDS", 1.0)
+    smaller(monkeypatch)
 
 
 def run(folder: Path, out: Path, *options: str, table: str = "clips") -> int:
     common = ["--data.table", str(folder / f"{table}.csv"), "--data.data-dir", str(folder / "data")]
     return make_labels.main([*common, "--out", str(out), *options])
+
+
+@pytest.fixture(scope="module")
+def labels(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Labels from MFCCs, for tests that only read them."""
+    out = tmp_path_factory.mktemp("labels") / "labels"
+    with pytest.MonkeyPatch.context() as patched:
+        smaller(patched)
+        assert run(folder, out, *MFCC) == 0
+    return out
 
 
 MFCC = ("--features", "mfcc", "--clusters", "6", "--sample-share", "0.5")
@@ -101,11 +115,10 @@ def test_mfcc_labels(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "seed: 0 there, 1 asked for" in capsys.readouterr().err
 
 
-def test_one_fit_for_another_corpus(folder: Path, tmp_path: Path) -> None:
-    assert run(folder, tmp_path / "fit", *MFCC) == 0
-    use = ("--assign-with", str(tmp_path / "fit"))
+def test_one_fit_for_another_corpus(folder: Path, labels: Path, tmp_path: Path) -> None:
+    use = ("--assign-with", str(labels))
     assert run(folder, tmp_path / "again", *use) == 0
-    first, again = LabelStore.open(tmp_path / "fit"), LabelStore.open(tmp_path / "again")
+    first, again = LabelStore.open(labels), LabelStore.open(tmp_path / "again")
     assert again.fingerprint == first.fingerprint
     assert run(folder, tmp_path / "others", *use, table="others") == 0
     store, corpus = LabelStore.open(tmp_path / "others"), corpus_of(folder, "others")
@@ -154,15 +167,22 @@ def test_labels_of_a_layer(
     assert run(folder, tmp_path / "others", *use[:2], table="others") == 0
 
 
-@pytest.mark.parametrize("stage", ["sample", "clusters", "labels"])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "labels",
+        pytest.param("sample", marks=pytest.mark.thorough),
+        pytest.param("clusters", marks=pytest.mark.thorough),
+    ],
+)
 def test_a_killed_run_goes_on(
     folder: Path,
+    labels: Path,
     tmp_path: Path,
     stage: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run(folder, tmp_path / "whole", *MFCC) == 0
     extracted: list[int] = []
     original = frames.MfccFeatures.__call__
 
@@ -187,7 +207,7 @@ def test_a_killed_run_goes_on(
         assert os.path.getsize(unfinished / "labels.uint16") > 0
         monkeypatch.setattr(labelling, "write_frames", stop)  # the fit is not repeated
     assert run(folder, tmp_path / "labels", *MFCC) == 0
-    for path in (tmp_path / "whole").iterdir():
+    for path in labels.iterdir():
         assert (tmp_path / "labels" / path.name).read_bytes() == path.read_bytes()
     assert not unfinished.exists()
 

@@ -134,6 +134,7 @@ def test_knowing_the_speaker_does_not_help() -> None:
     assert grouped["speaker"].uar < 0.65
 
 
+@pytest.mark.thorough
 def test_each_fold_chooses_the_layer_without_its_test_clips() -> None:
     """Among layers of noise, the best by its test score looks better than the chosen one is."""
     rng = np.random.default_rng(0)
@@ -165,7 +166,8 @@ def test_statistics_of_a_clip_are_those_of_its_frames_alone(
     corpus: list[SyntheticClip], architecture: str
 ) -> None:
     model = make_model(architecture=architecture)
-    waveforms = [clip.waveform for clip in corpus[:6]]
+    lengths = (6_500, 12_500, 6_400, 7_000, 12_300, 14_000)  # the model rounds them to two
+    waveforms = [clip.waveform[:n] for clip, n in zip(corpus, lengths, strict=False)]
     pooled = probing.hidden_statistics(model, waveforms)
     assert list(pooled) == ["layer 0", "layer 1", "layer 2"]
     for row, waveform in enumerate(waveforms):
