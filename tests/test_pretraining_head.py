@@ -142,7 +142,7 @@ def started(task: HubertTask, source: Path) -> tuple[Params, loading.convert.Led
     """What a run that starts from `source` begins with, and what it says of it."""
     model = task.config.model
     given, ledger = loading.load_params(source, task.architecture, model, redrawn=task.redrawn)
-    fresh = jax.jit(lambda key: split(task.init(key))[1])(jax.random.key(5))
+    fresh = split(task.init(jax.random.key(5)))[1] if ledger.new else {}
     return {**fresh, **{path: jnp.asarray(value) for path, value in given.items()}}, ledger
 
 

@@ -105,7 +105,7 @@ def test_a_full_folder_is_not_written_to(
         assert "is not empty" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("family", CLASSIFIERS)
+@pytest.mark.parametrize("family", ["wav2vec2", pytest.param("hubert", marks=pytest.mark.thorough)])
 def test_an_exact_checkpoint_passes_and_says_every_block(
     family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
