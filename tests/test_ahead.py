@@ -153,7 +153,7 @@ def test_names_of_topologies() -> None:
 
 def test_a_missing_compiler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'voc2vec-jax\[aot\]'"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[aot\]'"):
         find_topology("v5e:4x4")
     with pytest.raises(ConfigError, match=r"pip install 'jax\[cuda12-local\]'"):
         find_topology("h100:8")
