@@ -6,7 +6,13 @@ PIP := $(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint 
 # Two processes: JAX compiles on one core each.
 PYTEST := $(RUN) -m pytest --numprocesses 2 --dist worksteal
 
-.PHONY: help demo test test-slow drill lint types format clean
+# Where tests compile much and compare this package with itself: without LLVM's passes and XLA's
+# younger generator of code for CPUs, programs take a third of the time.
+QUICK_TO_COMPILE := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false
+# Collecting imports PyTorch and TensorFlow, so the first pass looks at no more files than it must.
+UNOPTIMISED = $$(grep -l 'mark\.unoptimised' tests/test_*.py)
+
+.PHONY: help demo test test-all test-slow drill lint types format clean
 
 help: ## Show what can be made.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -26,9 +32,12 @@ demo: $(VENV)/installed ## Pre-train a tiny model on the embedded corpus and exp
 	$(RUN) -m voc2vec_jax.train --config configs/tiny.py --workdir runs/demo --train.num-steps 200
 	$(RUN) -m tools.plot_metrics runs/demo --table
 
-# LLVM's optimisations are left out where tests compile much and compare this package with itself.
-test: lint types ## Run everything that CI runs.
-	XLA_FLAGS=--xla_backend_optimization_level=0 $(PYTEST) -m 'unoptimised and not slow'
+test: lint types ## Check what a change is likely to break: every command and every module.
+	XLA_FLAGS="$(QUICK_TO_COMPILE)" $(PYTEST) -m 'unoptimised and not thorough and not slow' $(UNOPTIMISED)
+	$(PYTEST) -m 'not unoptimised and not thorough and not slow'
+
+test-all: lint types ## Run everything that CI runs: also more cases, devices and processes.
+	XLA_FLAGS="$(QUICK_TO_COMPILE)" $(PYTEST) -m 'unoptimised and not slow' $(UNOPTIMISED)
 	$(PYTEST) -m 'not unoptimised and not slow'
 
 test-slow: $(VENV)/installed-for-tests ## Run the tests of full-size models and long runs.

@@ -1,6 +1,7 @@
 """Four virtual CPU devices, float32 everywhere, and tiny models of both kinds."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -20,6 +21,7 @@ os.environ["XLA_FLAGS"] = (
 import jax
 import pytest
 
+from tests import programs
 from voc2vec_jax.config import ModelConfig
 
 jax.config.update("jax_default_matmul_precision", "float32")
@@ -59,3 +61,10 @@ ARCHITECTURES = {
 def tiny_config(request: pytest.FixtureRequest) -> ModelConfig:
     """A small model with prime-ish sizes, in the base and the large layout."""
     return ModelConfig(**TINY, **ARCHITECTURES[request.param])
+
+
+@pytest.fixture(scope="module")
+def shared_programs() -> Iterator[None]:
+    """Runs of one model in this process compile once; those of a command's `main` too."""
+    with programs.shared():
+        yield

@@ -15,7 +15,9 @@ import orbax.checkpoint as ocp
 import soundfile
 
 ROOT = Path(__file__).parents[1]
-QUICK_TO_COMPILE = "--xla_backend_optimization_level=0"
+QUICK_TO_COMPILE = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"  # as in the Makefile
+)
 TIMEOUT_SECONDS = 400
 """A start that takes longer than this hangs."""
 CONFIG = """

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests import programs
 from tests.meshes import CONFIG as SMALL
 from tests.test_trainer import Clips, figures
 from tests.test_update import changed
@@ -22,7 +23,7 @@ from voc2vec_jax.objectives.losses import Ratio
 from voc2vec_jax.training.loop import fit
 from voc2vec_jax.training.update import Training
 
-pytestmark = pytest.mark.unoptimised
+pytestmark = [pytest.mark.unoptimised, pytest.mark.usefixtures("shared_programs")]
 
 CONFIG = dataclasses.replace(
     changed(SMALL, data={"eval_share": 0.1}),
@@ -64,7 +65,7 @@ def test_evaluations_are_logged_and_survive_a_resume(tmp_path: Path) -> None:
 
 def test_the_same_parameters_get_the_same_figures() -> None:
     """Whatever the step, so that curves can be compared; without dropout, which CONFIG has."""
-    training = Training(CONFIG, Wav2Vec2Task(CONFIG), sharding.build_mesh(CONFIG.mesh))
+    training = programs.training_of(CONFIG)
     state = training.initial_state()
     batch = sharding.place_batch(next(Clips().eval_batches()), training.mesh)
     again = {**batch}
@@ -101,7 +102,7 @@ def test_the_best_checkpoint_is_kept_and_can_be_exported(
     config = changed(CONFIG, train={"export_checkpoint": export})
     params = train(tmp_path, config)
     assert kept(tmp_path) == [6, 7], "the newest one, and the best"
-    training = Training(config, Wav2Vec2Task(config), sharding.build_mesh(config.mesh))
+    training = programs.training_of(config)
     step = 6 if export == "best" else 7
     with Checkpoints(tmp_path / "checkpoints", keep=None) as checkpoints:
         expected = checkpoints.restore(step, training.described_state)["params"]

@@ -28,6 +28,8 @@ from voc2vec_jax.errors import (
     exit_code,
 )
 
+pytestmark = [pytest.mark.unoptimised, pytest.mark.usefixtures("shared_programs")]
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
@@ -348,6 +350,7 @@ def wait_for_checkpoint(process: subprocess.Popen[str], workdir: Path, step: int
         time.sleep(0.05)
 
 
+@pytest.mark.thorough
 def test_data_that_vanish_stop_a_run_with_its_checkpoints_whole(tmp_path: Path) -> None:
     place, workdir = make_place(tmp_path), tmp_path / "run"
     command = train_command(place, workdir, "--train.num-steps", "100000")
@@ -365,6 +368,7 @@ def test_data_that_vanish_stop_a_run_with_its_checkpoints_whole(tmp_path: Path) 
     assert not (workdir / "lock.json").exists()
 
 
+@pytest.mark.thorough
 def test_two_commands_in_one_workdir_and_a_crash(tmp_path: Path) -> None:
     """The second is refused while the first lives, and goes on at once when it was killed."""
     place, workdir = make_place(tmp_path), tmp_path / "run"

@@ -1,6 +1,7 @@
 """Fine-tuning of folds: what is shared, what is selected, and scores that are the export's."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -144,6 +145,10 @@ def test_the_paper_protocol_names_classes_as_they_appear(store: FlatStore, tmp_p
     assert result.facts["selected_by"] == "uar"
 
 
+POOLED = {("masked", "wav2vec2", False), ("hf", "hubert", True)}
+"""Quick to test; all others are thorough."""
+
+
 def test_recipes_of_the_protocols() -> None:
     paper = fold_config(RECIPES["paper"], "paper", encoder_of(), CLASSES, 1, 0.1)
     assert (paper.optim.learning_rate, paper.optim.warmup_steps) == (1e-4, 500)
@@ -161,9 +166,13 @@ def test_recipes_of_the_protocols() -> None:
         Recipe(freeze_encoder=True, layer_decay=0.5)
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("family", CLASSIFIERS)
-@pytest.mark.parametrize("padding", ["masked", "hf"])
+@pytest.mark.parametrize(
+    ("padding", "family", "weighted"),
+    [
+        pytest.param(*case, marks=[pytest.mark.thorough] * (case not in POOLED))
+        for case in itertools.product(("masked", "hf"), CLASSIFIERS, (False, True))
+    ],
+)
 def test_a_head_on_pooled_states_says_what_the_whole_classifier_says(
     family: str, weighted: bool, padding: str
 ) -> None:

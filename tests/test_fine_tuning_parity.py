@@ -114,7 +114,7 @@ def compare(
     ("family", "layout"),
     [
         ("wav2vec2", "base"),
-        ("hubert", "large"),
+        pytest.param("hubert", "large", marks=pytest.mark.thorough),
         pytest.param("wav2vec2", "large", marks=pytest.mark.slow),
         pytest.param("hubert", "base", marks=pytest.mark.slow),
     ],
@@ -145,6 +145,7 @@ def test_steps_of_base_models(family: str) -> None:
     assert found["logits"] <= 1e-3
 
 
+@pytest.mark.unoptimised
 def test_weights_below_one_do_not_change_the_mean() -> None:
     """A batch whose weights add up to less than 1 is divided by just that, as in PyTorch."""
     model = ModelConfig(**{**TINY, **NO_DROPOUT}, labels=("a", "b", "c"), apply_spec_augment=False)

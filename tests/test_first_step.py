@@ -9,13 +9,13 @@ from typing import Any
 import jax
 import pytest
 
+from tests import programs
 from tests.meshes import CONFIG as SMALL
 from tests.test_trainer import CONFIG as TRAINED
 from tests.test_trainer import Clips
 from voc2vec_jax.config import MeshConfig, OptimConfig
 from voc2vec_jax.distributed import sharding
 from voc2vec_jax.errors import PreemptedError, TrainingDivergedError
-from voc2vec_jax.objectives import Wav2Vec2Task
 from voc2vec_jax.training.dry_run import dry_run
 from voc2vec_jax.training.first_step import block_of, first_update, table
 from voc2vec_jax.training.loop import fit
@@ -35,7 +35,7 @@ CONFIG = dataclasses.replace(
 
 @pytest.fixture(scope="module")
 def training() -> Training:
-    return Training(CONFIG, Wav2Vec2Task(CONFIG), sharding.build_mesh(CONFIG.mesh))
+    return programs.training_of(CONFIG)
 
 
 def batch(training: Training) -> dict[str, jax.Array]:

@@ -100,12 +100,14 @@ def assert_same_gradients(ours: Tensors, theirs: Tensors) -> None:
     assert not offenders, offenders
 
 
-CLASSES = [
-    Wav2Vec2Model,
-    HubertModel,
-    Wav2Vec2ForSequenceClassification,
-    HubertForSequenceClassification,
-]
+CLASSES = {
+    Wav2Vec2Model: "large",
+    HubertModel: "base",
+    Wav2Vec2ForSequenceClassification: "base",
+    HubertForSequenceClassification: "large",
+}
+"""And the layout in which each is quick to test."""
+BASE_FIRST = ["base", pytest.param("large", marks=pytest.mark.thorough)]
 
 
 def check_gradients(architecture: Architecture, config: ModelConfig, lengths: list[int]) -> None:
@@ -118,12 +120,19 @@ def check_gradients(architecture: Architecture, config: ModelConfig, lengths: li
     assert_same_gradients(convert.to_hf(gradients), pair.their_gradients())
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("architecture", CLASSES)
+@pytest.mark.parametrize(
+    ("architecture", "layout"),
+    [
+        pytest.param(architecture, layout, marks=[pytest.mark.thorough] * (layout != quick))
+        for architecture, quick in CLASSES.items()
+        for layout in LAYOUTS
+    ],
+)
 def test_gradients_of_tiny_models(architecture: Architecture, layout: str) -> None:
     check_gradients(architecture, LAYOUTS[layout], LENGTHS)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_gradients_through_a_weighted_sum_of_layers(layout: str) -> None:
     config = dataclasses.replace(LAYOUTS[layout], use_weighted_layer_sum=True)
@@ -188,7 +197,7 @@ def check_pretraining_gradients(
     assert_same_gradients(convert.to_hf(gradients), pair.their_gradients())
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", BASE_FIRST)
 def test_gradients_of_tiny_pretraining(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
     check_pretraining_gradients(LAYOUTS[layout], LENGTHS, monkeypatch)
 
@@ -238,6 +247,7 @@ def check_ten_steps(architecture: Architecture, config: ModelConfig, lengths: li
     assert curve[8][0] < 0.99 * curve[0][0]
 
 
+@pytest.mark.thorough  # test_fine_tuning_parity.py takes fifty
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     "architecture", [Wav2Vec2ForSequenceClassification, HubertForSequenceClassification]

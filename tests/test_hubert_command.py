@@ -13,7 +13,7 @@ from voc2vec_jax.errors import BAD_DATA, DONE, WRONG_USAGE
 from voc2vec_jax.models import HubertForPreTraining
 from voc2vec_jax.training.log.metrics_file import read_metrics
 
-pytestmark = pytest.mark.unoptimised
+pytestmark = [pytest.mark.unoptimised, pytest.mark.usefixtures("shared_programs")]
 
 CONFIG = """
 from voc2vec_jax.config import *

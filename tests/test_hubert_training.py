@@ -35,7 +35,7 @@ from voc2vec_jax.training.log.metrics_file import read_metrics
 from voc2vec_jax.training.loop import fit
 from voc2vec_jax.training.update import Training
 
-pytestmark = pytest.mark.unoptimised
+pytestmark = [pytest.mark.unoptimised, pytest.mark.usefixtures("shared_programs")]
 
 CONFIG = Config(
     task="hubert",
@@ -82,6 +82,7 @@ def run(config: Config, steps: int, devices: int = 1) -> list[dict[str, float]]:
 STEPS = 6
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("devices", "unmasked"), [(1, 0.5), (2, 0.0)])
 def test_micro_batches_add_up_to_their_batch(devices: int, unmasked: float) -> None:
     """All but how labels are spread, which is that of a micro-batch."""
@@ -93,6 +94,7 @@ def test_micro_batches_add_up_to_their_batch(devices: int, unmasked: float) -> N
             assert ours[name] == pytest.approx(theirs[name], rel=1e-5), name
 
 
+@pytest.mark.thorough
 def test_bf16_follows_fp32() -> None:
     rounded = run(changed(CONFIG, train={"precision": "bf16"}), 4)
     for ours, theirs in zip(rounded, run(CONFIG, 4), strict=True):
@@ -155,6 +157,7 @@ def test_a_resumed_run_ends_identical_and_is_evaluated(tmp_path: Path) -> None:
     assert (tmp_path / "curves.png").stat().st_size > 10_000
 
 
+@pytest.mark.thorough
 def test_a_dry_run_does_one_update() -> None:
     config = changed(CONFIG, objective={"feature_penalty_weight": 0.0})
     report = dry_run(config, HubertTask(config), LabelledClips())

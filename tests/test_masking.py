@@ -27,6 +27,7 @@ def run_lengths(row: np.ndarray) -> np.ndarray:
     return edges[1::2] - edges[::2]
 
 
+@pytest.mark.unoptimised
 @pytest.mark.parametrize("length", [1, 10])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @settings(deadline=None, max_examples=60)
@@ -51,7 +52,7 @@ def test_every_clip_keeps_a_frame_and_hides_enough(
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("total", [1, 9, 13])
+@pytest.mark.parametrize("total", [1, 9, pytest.param(13, marks=pytest.mark.thorough)])
 def test_batches_shorter_than_a_span_never_crash(sampler: str, total: int) -> None:
     """The padded length itself is too short, which stops transformers with an error."""
     frames = np.tile(np.arange(1, total + 1), 100)
@@ -61,6 +62,7 @@ def test_batches_shorter_than_a_span_never_crash(sampler: str, total: int) -> No
     assert (hidden >= np.minimum(frames - 1, 2)).all()
 
 
+@pytest.mark.unoptimised
 @settings(deadline=None, max_examples=30)
 @given(frames=st.integers(1, TOTAL), sampler=st.sampled_from(SAMPLERS), seed=seeds)
 def test_equalized_clips_hide_as_few_as_the_one_with_the_fewest(
@@ -74,6 +76,7 @@ def test_equalized_clips_hide_as_few_as_the_one_with_the_fewest(
     assert not mask[:, frames:].any()
 
 
+@pytest.mark.unoptimised
 def test_equalizing_uncovers_frames_and_covers_none() -> None:
     plain, equal = (MaskConfig(), MaskConfig(equalize=True))
     key, frames = jax.random.key(0), jnp.full(6, 200)
@@ -94,6 +97,7 @@ SHARES = {
     ("fairseq", 4, 0.80): (0.467, 0.495, 0.516, 0.533, 0.540),
     ("hf", 1, 0.80): (0.580, 0.575, 0.568, 0.568, 0.569),
 }
+QUICK = {("fairseq", 4, 0.65), ("hf", 1, 0.65)}
 TRIALS = 400
 
 
@@ -106,8 +110,14 @@ def draw_batches(key: jax.Array, clips: int, frames: jax.Array, config: MaskConf
     )(keys)
 
 
-@pytest.mark.parametrize("frames", FRAMES)
-@pytest.mark.parametrize(("sampler", "clips", "prob"), SHARES)
+@pytest.mark.parametrize(
+    ("sampler", "clips", "prob", "frames"),
+    [
+        pytest.param(*drawn, frames, marks=[pytest.mark.thorough] * (drawn not in QUICK))
+        for drawn in SHARES
+        for frames in FRAMES
+    ],
+)
 def test_share_of_hidden_frames_is_the_references(
     sampler: str, clips: int, prob: float, frames: int
 ) -> None:
@@ -137,8 +147,15 @@ draw_many = jax.jit(
 LENGTHS = {"equal": [60, 60, 60], "unequal": [60, 33, 12]}
 
 
-@pytest.mark.parametrize("prob", [0.65, 0.8])
-@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize(
+    ("lengths", "prob"),
+    [
+        ("unequal", 0.65),
+        pytest.param("unequal", 0.8, marks=pytest.mark.thorough),
+        pytest.param("equal", 0.65, marks=pytest.mark.thorough),
+        pytest.param("equal", 0.8, marks=pytest.mark.thorough),
+    ],
+)
 def test_hf_masks_are_distributed_as_those_of_transformers(lengths: str, prob: float) -> None:
     """How often each frame is hidden, and how the counts of a batch spread and go together."""
     sizes, trials = np.array(LENGTHS[lengths]), 2_000
@@ -170,6 +187,7 @@ def test_hf_masks_are_distributed_as_those_of_transformers(lengths: str, prob: f
     assert counts.std(0) == pytest.approx(their_counts.std(0), rel=0.1, abs=0.05)
 
 
+@pytest.mark.unoptimised
 def test_the_batch_shares_its_rounding_under_hf_only() -> None:
     """60 frames at .65 get 3 or 4 spans; with length 1 spans do not overlap, so they show."""
     frames = jnp.full(50, 40)
@@ -184,6 +202,7 @@ def test_the_batch_shares_its_rounding_under_hf_only() -> None:
         assert alike.all() if sampler == "hf" else not alike.any()
 
 
+@pytest.mark.unoptimised
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_clip_is_masked_alike_in_any_company(sampler: str) -> None:
     frames = jnp.array([300, 80, 17, 5])
@@ -197,6 +216,8 @@ def test_a_clip_is_masked_alike_in_any_company(sampler: str) -> None:
     ).any()
 
 
+@pytest.mark.thorough
+@pytest.mark.unoptimised
 @pytest.mark.parametrize("config", [MaskConfig(), MaskConfig(sampler="hf", equalize=True)], ids=str)
 def test_masks_do_not_depend_on_the_devices(config: MaskConfig) -> None:
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -210,6 +231,7 @@ def test_masks_do_not_depend_on_the_devices(config: MaskConfig) -> None:
     np.testing.assert_array_equal(one, many)
 
 
+@pytest.mark.unoptimised
 @settings(deadline=None, max_examples=40)
 @given(
     frames=st.lists(st.integers(1, TOTAL), min_size=2, max_size=2),

@@ -13,6 +13,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from tests.meshes import CONFIG, CONFIGS, MESHES, STEPS
+from tests.small_run import QUICK_TO_COMPILE
 from voc2vec_jax.config import MeshConfig
 from voc2vec_jax.distributed import sharding
 from voc2vec_jax.errors import ConfigError
@@ -24,9 +25,9 @@ LAYER = "wav2vec2.encoder.layers.0."
 @pytest.fixture(scope="module")
 def report() -> dict[str, Any]:
     """Runs on 8 virtual devices, in a process that has as many."""
-    # Twelve programs to compile: without LLVM's optimisations that takes half the time, and how
+    # Twelve programs to compile: the quick way takes a third of the time, and how
     # arrays are split over devices was settled before.
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    flags = f"--xla_force_host_platform_device_count=8 {QUICK_TO_COMPILE}"
     environment = {**os.environ, "XLA_FLAGS": flags}
     finished = subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.meshes"],
@@ -46,6 +47,7 @@ OTHERS = [name for name in MESHES if name != "one device"]
 
 
 @pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.thorough
 @pytest.mark.parametrize("task", CONFIGS)
 def test_losses_do_not_depend_on_the_mesh(report: dict[str, Any], task: str, name: str) -> None:
     """Dropout and layer drop included. A code that flips on a tie ends the comparison there."""
@@ -60,6 +62,7 @@ def test_losses_do_not_depend_on_the_mesh(report: dict[str, Any], task: str, nam
 
 
 @pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.thorough
 @pytest.mark.parametrize("task", ["hubert", "classify"])
 def test_nor_does_any_other_figure(report: dict[str, Any], task: str, name: str) -> None:
     figures = report[task]["meshes"][name]["figures"]
@@ -67,6 +70,7 @@ def test_nor_does_any_other_figure(report: dict[str, Any], task: str, name: str)
     assert {k: v for k, v in figures.items() if v > 1e-5} == {}
 
 
+@pytest.mark.thorough
 def test_parameters_lie_where_the_rule_says(report: dict[str, Any]) -> None:
     placed = report["wav2vec2"]["meshes"]["all three"]["shardings"]
     assert placed[LAYER + "attention.q_proj.kernel"] == ["fsdp", "tensor"]
@@ -75,6 +79,7 @@ def test_parameters_lie_where_the_rule_says(report: dict[str, Any]) -> None:
     assert placed["wav2vec2.encoder.layer_norm.scale"] == ["fsdp"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", MESHES)
 def test_a_state_saved_on_eight_devices_goes_on_anywhere(report: dict[str, Any], name: str) -> None:
     """Parameters and optimiser bit by bit, of a model in the layout of large ones."""

@@ -77,8 +77,15 @@ def our_loss(
 LENGTHS = {"equal": [9_000, 9_000, 9_000], "unequal": [9_000, 6_100, 3_700]}
 
 
-@pytest.mark.parametrize("attention_mask", [False, True])
-@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize(
+    ("lengths", "attention_mask"),
+    [
+        ("unequal", True),
+        pytest.param("unequal", False, marks=pytest.mark.thorough),
+        pytest.param("equal", True, marks=pytest.mark.thorough),
+        pytest.param("equal", False, marks=pytest.mark.thorough),
+    ],
+)
 def test_loss_terms_equal_transformers(
     tiny_config: ModelConfig, lengths: str, attention_mask: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,7 +323,9 @@ def fresh_loss(
 
 
 @pytest.mark.unoptimised
-@pytest.mark.parametrize("lengths", [[400, 719], [400, 720, 1_500, 3_280]])
+@pytest.mark.parametrize(
+    "lengths", [pytest.param([400, 719], marks=pytest.mark.thorough), [400, 720, 1_500, 3_280]]
+)
 def test_the_shortest_clips_never_crash(tiny_config: ModelConfig, lengths: list[int]) -> None:
     task = Wav2Vec2Task(Config(model=tiny_config))
     waveform, sizes = clips(lengths)

@@ -34,8 +34,10 @@ from voc2vec_jax.cli.train import main, parse
 from voc2vec_jax.distributed import processes, sharding
 from voc2vec_jax.distributed.lock import LOCK, WorkdirLock
 from voc2vec_jax.distributed.processes import LOST_ANOTHER, Processes
-from voc2vec_jax.errors import BAD_DATA, FAILED, STOPPED, WRONG_USAGE, ConfigError
+from voc2vec_jax.errors import BAD_DATA, DONE, FAILED, STOPPED, WRONG_USAGE, ConfigError
 from voc2vec_jax.training.starting_point import newest_step
+
+pytestmark = pytest.mark.unoptimised
 
 FSDP = ("--mesh.data", "2", "--mesh.fsdp", "2")
 LAST = 8
@@ -48,9 +50,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(place: Path) -> Path:
-    """One process with four devices, to its end."""
+    """One process, this one, with four devices, to its end."""
     workdir = place / "alone"
-    finish(train_command(place, workdir, *FSDP), 4)
+    assert main(train_command(place, workdir, *FSDP)[5:]) == DONE
     return workdir
 
 
@@ -135,6 +137,7 @@ def test_two_processes_of_the_other_tasks(place: Path, task: str) -> None:
     print(f"largest relative difference of losses: {difference:.1e}")
 
 
+@pytest.mark.thorough
 def test_a_run_goes_on_with_other_devices_and_processes(place: Path, tmp_path: Path) -> None:
     """Saved on 8 devices, restored on 1 and on 2 processes with 2 each: same state, same data."""
     saved = tmp_path / "saved"
@@ -215,6 +218,7 @@ def test_a_process_that_falls_silent_stops_the_other(place: Path, tmp_path: Path
     assert seconds < 10 + 5 + 30
 
 
+@pytest.mark.thorough
 def test_an_error_in_one_process_ends_all(place: Path, tmp_path: Path) -> None:
     """Wrong in all of them, and found by process 0: the others do not wait for it."""
     workdir = tmp_path / "run"

@@ -7,11 +7,10 @@ from pathlib import Path
 import jax
 import pytest
 
+from tests import programs
 from tests.test_first_step import CONFIG
 from tests.test_trainer import Clips, figures
-from voc2vec_jax.distributed import sharding
 from voc2vec_jax.errors import ConfigError, PreemptedError
-from voc2vec_jax.objectives import Wav2Vec2Task
 from voc2vec_jax.training.log.profiler import profiled_steps
 from voc2vec_jax.training.loop import fit
 from voc2vec_jax.training.update import Training
@@ -21,7 +20,7 @@ pytestmark = pytest.mark.unoptimised
 
 @pytest.fixture(scope="module")
 def training() -> Training:
-    return Training(CONFIG, Wav2Vec2Task(CONFIG), sharding.build_mesh(CONFIG.mesh))
+    return programs.training_of(CONFIG)
 
 
 def run(

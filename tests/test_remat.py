@@ -20,6 +20,8 @@ from voc2vec_jax.models.parameters import Params
 from voc2vec_jax.objectives import Wav2Vec2Task
 from voc2vec_jax.training.update import Training
 
+pytestmark = pytest.mark.unoptimised
+
 
 def training_of(config: Config, remat: Remat) -> Training:
     config = changed(config, train={"remat": remat})
@@ -67,6 +69,7 @@ def kept(architecture: str) -> tuple[float, Params]:
     return loss_and_gradients(config_of(architecture), "none")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("architecture", "remat"), [("base", "layers"), ("base", "all"), ("large", "all")]
 )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.programs import training_of
 from tests.reference import clips
 from tests.test_trainer import CONFIG, Clips, run
 from voc2vec_jax.checkpoints import loading
@@ -22,9 +23,8 @@ from voc2vec_jax.models.parameters import describe, merge, split
 from voc2vec_jax.objectives import Wav2Vec2Task
 from voc2vec_jax.training.log.metrics_file import read_metrics
 from voc2vec_jax.training.loop import fit
-from voc2vec_jax.training.update import Training
 
-pytestmark = pytest.mark.unoptimised
+pytestmark = [pytest.mark.unoptimised, pytest.mark.usefixtures("shared_programs")]
 
 CODEBOOK = {
     "quantizer.codevectors",
@@ -33,10 +33,6 @@ CODEBOOK = {
     "project_q.kernel",
     "project_q.bias",
 }
-
-
-def training_of(config: Config) -> Training:
-    return Training(config, Wav2Vec2Task(config), sharding.build_mesh(config.mesh))
 
 
 def with_optim(**values: object) -> Config:

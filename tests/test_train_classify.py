@@ -19,7 +19,7 @@ from voc2vec_jax.objectives import ClassifyTask
 from voc2vec_jax.training.log.metrics_file import read_metrics
 from voc2vec_jax.training.update import Training
 
-pytestmark = pytest.mark.unoptimised
+pytestmark = [pytest.mark.unoptimised, pytest.mark.usefixtures("shared_programs")]
 
 CONFIG = """
 import dataclasses

@@ -1,14 +1,17 @@
-"""The command as users run it: in processes of its own, killed, resumed, and given bad input.
+"""The command as users run it: killed in a process of its own, resumed, and given bad input.
 
-`test_faults.py` kills it more often, `test_processes.py` runs several of it.
+Where no process is what is tested it runs in this one. `test_faults.py` kills it more often,
+`test_processes.py` runs several of it.
 """
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +20,12 @@ import soundfile
 import transformers
 from safetensors.numpy import load_file
 
-from tests.small_run import QUICK_TO_COMPILE
 from voc2vec_jax import from_pretrained
 from voc2vec_jax.cli.train import main
 from voc2vec_jax.config import Config
 from voc2vec_jax.errors import BAD_DATA, DONE, FAILED, STOPPED, WRONG_USAGE
+
+pytestmark = [pytest.mark.unoptimised, pytest.mark.usefixtures("shared_programs")]
 
 ROOT = Path(__file__).parents[1]
 CONFIG = """
@@ -36,12 +40,12 @@ def get_config():
             num_codevectors_per_group=4, codevector_dim=8, proj_codevector_dim=8, num_negatives=5,
         ),
         data=DataConfig(
-            max_seconds=1.0, bucket_seconds=(0.5, 1.0), batch_seconds=8.0, batch_multiple=4,
+            max_seconds=1.0, bucket_seconds=(1.0,), batch_seconds=8.0, batch_multiple=4,
             eval_share=0.2,
         ),
         optim=OptimConfig(learning_rate=1e-3, warmup_steps=2),
         train=TrainConfig(
-            num_steps=60, log_every_steps=5, eval_every_steps=20, checkpoint_every_steps=10
+            num_steps=40, log_every_steps=5, eval_every_steps=20, checkpoint_every_steps=10
         ),
     )
 
@@ -73,7 +77,8 @@ def command(place: Path, workdir: Path, *more: str, config: str = "small.py") ->
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
-    environment = {**os.environ, "XLA_FLAGS": QUICK_TO_COMPILE}  # one device, as a user has
+    # The flags and devices of this process, and its precision: so both run the same programs.
+    environment = {**os.environ, "JAX_DEFAULT_MATMUL_PRECISION": "float32"}
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "voc2vec_jax.train", *arguments],
         cwd=ROOT,
@@ -84,7 +89,17 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
     )
 
 
-def finish(arguments: list[str], expected: int = DONE) -> str:
+def finish(arguments: list[str]) -> str:
+    """Runs the command in this process to its end; its output."""
+    said = io.StringIO()
+    with redirect_stdout(said), redirect_stderr(said):
+        code = main(arguments)
+    assert code == DONE, said.getvalue()
+    return said.getvalue()
+
+
+def finish_apart(arguments: list[str], expected: int = DONE) -> str:
+    """The same in a process of its own."""
     process = start(arguments)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == expected, output
@@ -111,17 +126,17 @@ def figures(workdir: Path) -> list[dict[str, object]]:
 def undisturbed(place: Path) -> Path:
     workdir = place / "undisturbed"
     output = finish(command(place, workdir))
-    assert "step=60/60 loss=" in output
+    assert "step=40/40 loss=" in output
     assert "\nclips=10 " in output
     assert "held out: clips=2 " in output
-    assert "exporting the parameters after step 60" in output
+    assert "exporting the parameters after step 40" in output
     return workdir
 
 
 def test_a_run_leaves_what_it_promises(undisturbed: Path) -> None:
-    assert [entry["step"] for entry in figures(undisturbed)] == list(range(5, 61, 5))
+    assert [entry["step"] for entry in figures(undisturbed)] == list(range(5, 41, 5))
     evaluated = [entry["step"] for entry in figures(undisturbed) if "eval_loss" in entry]
-    assert evaluated == [20, 40, 60]
+    assert evaluated == [20, 40]
     assert {path.name for path in (undisturbed / "export").iterdir()} == {
         "config.json",
         "model.safetensors",
@@ -129,7 +144,7 @@ def test_a_run_leaves_what_it_promises(undisturbed: Path) -> None:
         "README.md",
     }
     assert (undisturbed / "curves.png").read_bytes()[:4] == b"\x89PNG"
-    assert json.loads((undisturbed / "config.json").read_text())["train"]["num_steps"] == 60
+    assert json.loads((undisturbed / "config.json").read_text())["train"]["num_steps"] == 40
 
 
 def test_transformers_loads_the_export(undisturbed: Path) -> None:
@@ -144,7 +159,9 @@ def test_transformers_loads_the_export(undisturbed: Path) -> None:
     assert model(waveform, lengths).predictions.shape == (1, 15, 8)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)]
+)
 def test_a_stopped_run_goes_on_as_if_nothing_had_been(
     place: Path, undisturbed: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -154,11 +171,20 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(
     process.send_signal(number)
     output, _ = process.communicate(timeout=100)
     assert process.returncode == (STOPPED if number == signal.SIGTERM else -9), output
-    assert "resumed at step" in finish(arguments)
+    go_on = finish_apart if number == signal.SIGTERM else finish
+    assert "resumed at step" in go_on(arguments)
     assert figures(tmp_path) == figures(undisturbed)
     for name in ("model.safetensors", "config.json", "README.md", "preprocessor_config.json"):
         ours = (tmp_path / "export" / name).read_bytes()
         assert ours == (undisturbed / "export" / name).read_bytes(), name
+
+
+@pytest.mark.thorough
+def test_clips_of_two_lengths_are_of_one_run(place: Path, tmp_path: Path) -> None:
+    finish(command(place, tmp_path, "--data.bucket-seconds", "0.5", "1.0"))
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    # Updates of clips of either length, and evaluations of one or both.
+    assert lines[-1]["time_compiled_programs"] in (3, 4)
 
 
 def test_another_seed_gives_another_export(place: Path, undisturbed: Path, tmp_path: Path) -> None:
@@ -193,7 +219,7 @@ def test_a_dry_run_writes_nothing(place: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def help_text() -> str:
-    return finish(["--help"])
+    return finish_apart(["--help"])
 
 
 def test_help_shows_examples(help_text: str) -> None:
@@ -206,10 +232,10 @@ WRONG = {
     "no function": (["--config", "{place}/small.py:other"], WRONG_USAGE, "no function other"),
     "not a config": (["--config", "{place}/small.py:nothing"], WRONG_USAGE, "NoneType"),
     "bad value": (["--optim.learning-rate", "-1"], WRONG_USAGE, "optim.learning_rate=-1.0"),
-    "warm-up too long": (["--optim.warmup-steps", "60"], WRONG_USAGE, "optim.warmup_steps=60"),
+    "warm-up too long": (["--optim.warmup-steps", "40"], WRONG_USAGE, "optim.warmup_steps=40"),
     "equal masks for unequal clips": (["--mask.equalize"], WRONG_USAGE, "mask.equalize=True"),
     "trace backwards": (["--profile", "15:10"], WRONG_USAGE, "--profile 15:10: give FIRST:LAST"),
-    "trace beyond": (["--profile", "50:61"], WRONG_USAGE, "train.num_steps=60"),
+    "trace beyond": (["--profile", "30:41"], WRONG_USAGE, "train.num_steps=40"),
     "rule for nothing": (["--optim.frozen", "decoder"], WRONG_USAGE, "optim.frozen='decoder'"),
     "no such dataset": (["--data.folder", "None", "--data.name", "x"], WRONG_USAGE, "'x'"),
     "no folder": (["--data.folder", "/nowhere/at/all"], BAD_DATA, "/nowhere/at/all"),

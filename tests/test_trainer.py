@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests import programs
 from tests.reference import clips
 from voc2vec_jax.checkpoints.orbax import Checkpoints
 from voc2vec_jax.config import Config, MeshConfig, ModelConfig, OptimConfig, TrainConfig
@@ -31,7 +32,7 @@ from voc2vec_jax.training.starting_point import Progress
 from voc2vec_jax.training.update import Training
 from voc2vec_jax.training.validation import BestInMemory
 
-pytestmark = pytest.mark.unoptimised
+pytestmark = [pytest.mark.unoptimised, pytest.mark.usefixtures("shared_programs")]
 
 MODEL = ModelConfig(
     hidden_size=16,
@@ -101,6 +102,7 @@ def figures(workdir: Path) -> list[dict[str, object]]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], Path]:
     workdir = tmp_path_factory.mktemp("undisturbed")
+    programs.forget()  # this run shows what compiling costs
     return run(workdir, Clips()), workdir
 
 
@@ -272,7 +274,7 @@ def test_batches_that_do_not_divide_are_refused_before_anything_is_done(tmp_path
 
 def test_the_state_is_donated(undisturbed: tuple[dict[str, bytes], Path]) -> None:
     """Without it two copies of parameters and moments would live through every update."""
-    training = Training(CONFIG, Wav2Vec2Task(CONFIG), sharding.build_mesh(CONFIG.mesh))
+    training = programs.training_of(CONFIG)
     state = training.initial_state()
     batch = sharding.place_batch(next(Clips().batches(0, 1)), training.mesh)
     training.step(state, batch)

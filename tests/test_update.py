@@ -53,7 +53,7 @@ def run(config: Config, steps: int, shape: tuple[int, int, int] = ONE) -> list[d
 PLAIN = changed(CONFIG, model={**NO_DROPOUT, "diversity_loss_weight": 0.0})
 
 
-@pytest.mark.parametrize("shape", [ONE, ALL])
+@pytest.mark.parametrize("shape", [pytest.param(ONE, marks=pytest.mark.thorough), ALL])
 def test_micro_batches_add_up_to_their_batch(shape: tuple[int, int, int]) -> None:
     """All but the diversity term, which is that of a micro-batch, and draws made inside it."""
     whole = run(PLAIN, 4)
@@ -103,6 +103,7 @@ BF16_TOLERANCE = 0.02
 """Relative difference of losses; bfloat16 keeps 8 bits, that is 0.4 % of every product."""
 
 
+@pytest.mark.thorough
 def test_bf16_on_a_mesh_follows_fp32_on_one_device() -> None:
     """The same draws, dropout included, over a few updates."""
     exact, rounded = run(CONFIG, 6), run(BF16, 6, ALL)
