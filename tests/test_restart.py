@@ -39,6 +39,7 @@ def with_optim(**values: object) -> Config:
     return dataclasses.replace(CONFIG, optim=dataclasses.replace(CONFIG.optim, **values))
 
 
+@pytest.mark.thorough
 def test_temperature_goes_on_where_a_resumed_run_was(tmp_path: Path) -> None:
     """It follows the updates done, which the checkpoint holds, not those of the process."""
     objective = ObjectiveConfig(gumbel_temperature_decay=0.9)
@@ -99,10 +100,11 @@ def test_a_restart_keeps_or_redraws_the_codebook(source: Path, codebook: str) ->
 
 
 FROZEN = r"wav2vec2\.feature_extractor\..*"
+SOME_FROZEN = with_optim(frozen=(FROZEN, "project_q.bias"), warmup_steps=0, clip_norm=1.0)
 
 
-def test_frozen_parameters_stay_and_have_no_optimiser_state(tmp_path: Path) -> None:
-    config = with_optim(frozen=(FROZEN, "project_q.bias"), warmup_steps=0, clip_norm=1.0)
+def test_frozen_parameters_stay_and_have_no_optimiser_state() -> None:
+    config = SOME_FROZEN
     training = training_of(config)
     state = training.initial_state()
     before = {path: np.asarray(value) for path, value in state["params"].items()}
@@ -126,7 +128,7 @@ def test_frozen_parameters_stay_and_have_no_optimiser_state(tmp_path: Path) -> N
 
 def test_a_run_does_not_go_on_with_other_parameters_frozen(tmp_path: Path) -> None:
     short = dataclasses.replace(CONFIG.train, num_steps=3)
-    frozen = dataclasses.replace(with_optim(frozen=(FROZEN,)), train=short)
+    frozen = dataclasses.replace(SOME_FROZEN, train=short)
     first = run(tmp_path, Clips(), frozen)
     assert run(tmp_path, Clips(), frozen) == first, "the same configuration does"
     with pytest.raises(CheckpointMismatchError, match=r"optim\.frozen: \['wav2vec2.*\] then, \[\]"):
@@ -140,6 +142,7 @@ def test_rules_that_miss_the_model_are_refused_before_anything_is_written(tmp_pa
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.thorough
 def test_the_loss_is_divided_once_by_the_frames_of_the_whole_batch() -> None:
     """Σ CE + S · (α · diversity + β · penalty), over S, in NumPy's double precision.
 
