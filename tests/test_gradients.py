@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tests.conftest import ARCHITECTURES, NO_DROPOUT, TINY
+from tests.conftest import ARCHITECTURES, FEW, NO_DROPOUT, TINY
 from tests.reference import clips, hf_model, inject_gumbel, old_spelling, sample_mask, tensors_of
 from voc2vec_jax.checkpoints import convert
 from voc2vec_jax.checkpoints.convert import Tensors
@@ -39,9 +39,7 @@ LAYOUTS = {
     name: ModelConfig(**TINY, **NO_DROPOUT, **layout, labels=("a", "b", "c"))
     for name, layout in ARCHITECTURES.items()
 }
-FEW = {"conv_dim": (24, 20, 28), "conv_kernel": (10, 8, 8), "conv_stride": (5, 8, 8)}
 SHORT = {name: dataclasses.replace(config, **FEW) for name, config in LAYOUTS.items()}
-"""With three convolutions in place of seven, which compile in half the time."""
 
 
 class Pair:

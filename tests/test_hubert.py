@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import ARCHITECTURES, NO_DROPOUT, TINY
+from tests.conftest import ARCHITECTURES, FEW, NO_DROPOUT, TINY
 from tests.reference import HubertPretraining, clips, old_spelling, sample_mask, tensors_of
 from tests.test_gradients import assert_same_gradients
 from voc2vec_jax.audio.signal import frames_from_samples
@@ -27,6 +27,8 @@ LAYOUTS = {
     )
     for name, layout in ARCHITECTURES.items()
 }
+SHORT = {name: dataclasses.replace(config, **FEW) for name, config in LAYOUTS.items()}
+SMALL: dict[str, Any] = {**TINY, **FEW}
 LABELS = DataConfig(labels="labels")
 SHORTEST = [
     pytest.param([400, 719], marks=pytest.mark.thorough),
@@ -245,7 +247,7 @@ def fresh_loss(
 @pytest.mark.parametrize("clusters", [100, pytest.param(500, marks=pytest.mark.thorough)])
 def test_a_fresh_model_is_at_chance(clusters: int) -> None:
     """Cosines of vectors in [0, 1) are nearly equal, so the cross entropy is about ln(classes)."""
-    model = ModelConfig(**TINY, model_type="hubert", num_clusters=clusters)
+    model = ModelConfig(**SMALL, model_type="hubert", num_clusters=clusters)
     task = HubertTask(config_of(model))
     batch = batch_of(model, [16_000, 12_000])
     _, count, means = fresh_loss(task, batch)
@@ -258,7 +260,7 @@ def test_a_fresh_model_is_at_chance(clusters: int) -> None:
 
 @pytest.mark.unoptimised
 def test_the_head_is_initialised_as_fairseq_does() -> None:
-    model = ModelConfig(**TINY, model_type="hubert", num_clusters=400, final_dim=64)
+    model = ModelConfig(**SMALL, model_type="hubert", num_clusters=400, final_dim=64)
     params = fresh_parameters(model)
     labels = params["label_embs_concat"]
     assert labels.shape == (400, 64)
@@ -273,7 +275,7 @@ def test_the_head_is_initialised_as_fairseq_does() -> None:
 
 @pytest.mark.unoptimised
 def test_padding_does_not_change_the_loss() -> None:
-    task = HubertTask(config_of(LAYOUTS["base"]))
+    task = HubertTask(config_of(SHORT["base"]))
     batch = batch_of(task.config.model, [9_000, 6_000])
     long = {
         "waveform": np.pad(batch["waveform"], ((0, 0), (0, 9_000))),
@@ -291,7 +293,7 @@ def test_padding_does_not_change_the_loss() -> None:
 
 @pytest.mark.unoptimised
 def test_frames_without_a_label_do_not_count() -> None:
-    task = HubertTask(config_of(LAYOUTS["base"], feature_penalty_weight=0.0))
+    task = HubertTask(config_of(SHORT["base"], feature_penalty_weight=0.0))
     batch = batch_of(task.config.model, [9_000, 9_000])
     draws = draws_for(task, batch)
     hidden = np.asarray(draws.span_mask)
@@ -310,7 +312,7 @@ def test_frames_without_a_label_do_not_count() -> None:
 @pytest.mark.unoptimised
 @pytest.mark.parametrize("lengths", SHORTEST)
 def test_the_shortest_clips_never_crash(lengths: list[int]) -> None:
-    task = HubertTask(config_of(LAYOUTS["large"]))
+    task = HubertTask(config_of(SHORT["large"]))
     loss, count, _ = fresh_loss(task, batch_of(task.config.model, lengths))
     assert math.isfinite(loss)
     assert count >= 0
@@ -318,7 +320,7 @@ def test_the_shortest_clips_never_crash(lengths: list[int]) -> None:
 
 @pytest.mark.unoptimised
 def test_what_is_logged_of_labels_and_predictions() -> None:
-    task = HubertTask(config_of(LAYOUTS["base"]))
+    task = HubertTask(config_of(SHORT["base"]))
     batch = batch_of(task.config.model, [9_000, 5_000])
     batch["targets"] = np.where(batch["targets"] < 0, -1, 3).astype(np.int32)
     _, _, means = fresh_loss(task, batch)
@@ -333,7 +335,7 @@ def test_what_is_logged_of_labels_and_predictions() -> None:
 @pytest.mark.unoptimised
 def test_no_gradient_is_missing() -> None:
     """Every parameter takes part, but for key biases, which softmax cancels."""
-    task = HubertTask(config_of(LAYOUTS["large"]))
+    task = HubertTask(config_of(SHORT["large"]))
     batch = batch_of(task.config.model, [9_000, 6_000])
     loss = compiled_loss(task.config)
     found = jax.jit(jax.grad(lambda *given: loss(*given)[0]))(

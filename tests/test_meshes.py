@@ -13,7 +13,6 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from tests.meshes import CONFIG, CONFIGS, MESHES, STEPS
-from tests.small_run import QUICK_TO_COMPILE
 from voc2vec_jax.config import MeshConfig
 from voc2vec_jax.distributed import sharding
 from voc2vec_jax.errors import ConfigError
@@ -25,9 +24,9 @@ LAYER = "wav2vec2.encoder.layers.0."
 @pytest.fixture(scope="module")
 def report() -> dict[str, Any]:
     """Runs on 8 virtual devices, in a process that has as many."""
-    # Twelve programs to compile: the quick way takes a third of the time, and how
+    # Twelve programs to compile: without LLVM's optimisations that takes half the time, and how
     # arrays are split over devices was settled before.
-    flags = f"--xla_force_host_platform_device_count=8 {QUICK_TO_COMPILE}"
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     environment = {**os.environ, "XLA_FLAGS": flags}
     finished = subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.meshes"],

@@ -15,7 +15,7 @@ import torch
 from flax import nnx
 from torch.nn import functional
 
-from tests.conftest import ARCHITECTURES, NO_DROPOUT, TINY
+from tests.conftest import ARCHITECTURES, FEW, NO_DROPOUT, TINY
 from tests.reference import clips, hf_model, sample_mask, tensors_of
 from voc2vec_jax.checkpoints import convert
 from voc2vec_jax.config import Config, ModelConfig, ObjectiveConfig
@@ -238,7 +238,7 @@ def gradients(task: Wav2Vec2Task, batch: dict[str, np.ndarray], draws: Draws) ->
 @pytest.mark.unoptimised
 def test_gradient_multiplier_scales_the_convolutions_only() -> None:
     """All of their gradient, that of the penalty included, as in fairseq."""
-    config = ModelConfig(**{**TINY, **ARCHITECTURES["base"], **NO_DROPOUT})
+    config = ModelConfig(**{**TINY, **FEW, **ARCHITECTURES["base"], **NO_DROPOUT})
     waveform, lengths = clips([9_000, 6_000])
     batch = {"waveform": waveform, "lengths": lengths}
     by_factor = {}
@@ -257,7 +257,7 @@ def test_gradient_multiplier_scales_the_convolutions_only() -> None:
 @pytest.mark.unoptimised
 def test_gradient_of_the_penalty_is_multiplied_too() -> None:
     """In fairseq the penalty is taken after the multiplier, so a tenth of it arrives."""
-    config = ModelConfig(**{**TINY, **ARCHITECTURES["base"]})
+    config = ModelConfig(**{**TINY, **FEW, **ARCHITECTURES["base"]})
     graphdef, params = split(Wav2Vec2Model(config, rngs=nnx.Rngs(0)))
     waveform, lengths = clips([3_000, 2_000])
 
