@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.reference import clips
-from voc2vec_jax.audio.signal import frames_from_samples
+from voc2vec_jax.audio.frame_grid import frames_from_samples
 from voc2vec_jax.checkpoints.orbax import Checkpoints
 from voc2vec_jax.config import (
     Config,

@@ -23,17 +23,19 @@ from hypothesis import strategies as st
 from transformers import Wav2Vec2FeatureExtractor
 
 from voc2vec_jax.audio import decode
-from voc2vec_jax.audio.signal import (
-    AUDIO_SUFFIXES,
+from voc2vec_jax.audio.frame_grid import (
     HOP_SAMPLES,
     MIN_SAMPLES,
+    frames_from_samples,
+    samples_from_frames,
+)
+from voc2vec_jax.audio.signal import (
+    AUDIO_SUFFIXES,
     SAMPLE_RATE,
     find_audio,
-    frames_from_samples,
     load_audio,
     normalize,
     pad_batch,
-    samples_from_frames,
 )
 from voc2vec_jax.errors import AudioError
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines.builders.audioset_labels import BORDERLINE, CORE
+from data_pipelines.builders.common.audioset_labels import BORDERLINE, CORE
 from data_pipelines.corpora.prepared import open_prepared
 from data_pipelines.preparation.prepare import builder_class, make_builder, prepare_dataset
 from data_pipelines.stores.flat_store import FlatStore

@@ -12,7 +12,7 @@ import transformers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from voc2vec_jax.audio.signal import frames_from_samples
+from voc2vec_jax.audio.frame_grid import frames_from_samples
 from voc2vec_jax.checkpoints.hf_config import ONE_FAMILY, config_from_hf
 from voc2vec_jax.cli.config_files import load_config
 from voc2vec_jax.cli.train import parse

@@ -13,7 +13,7 @@ from typing import Any
 import pooch
 import pytest
 
-from data_pipelines.builders.download import CHECKSUMS, Archive, Deposit, download
+from data_pipelines.builders.common.download import CHECKSUMS, Archive, Deposit, download
 from data_pipelines.corpora.prepared import dataset_names
 from data_pipelines.preparation.prepare import make_builder
 from tests.test_prepare import APP, command, noise, report_of

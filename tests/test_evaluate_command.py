@@ -1,4 +1,4 @@
-"""The commands as users run them: killed and gone on with, given bad input; what they export."""
+"""The commands as users run them: killed and resumed, given bad input; what they export."""
 
 import contextlib
 import io

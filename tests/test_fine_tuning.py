@@ -25,7 +25,7 @@ from voc2vec_jax.evaluation.fine_tuning import FineTuning
 from voc2vec_jax.evaluation.folds import Fold
 from voc2vec_jax.evaluation.recipe import RECIPES, Recipe, fold_config
 from voc2vec_jax.evaluation.results import save_fold
-from voc2vec_jax.features.pooling import pooled_states
+from voc2vec_jax.features.clip_states import pooled_states
 from voc2vec_jax.models import HubertModel, Wav2Vec2Model
 from voc2vec_jax.models.architectures import CLASSIFIERS
 from voc2vec_jax.models.classifier import PooledClassifier

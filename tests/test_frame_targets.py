@@ -18,12 +18,12 @@ from data_pipelines.batches.frame_targets import (
 )
 from data_pipelines.batches.pipeline import batches
 from data_pipelines.batches.pretraining import open_training_corpus
-from data_pipelines.batches.window_plan import BatchPlan, PlannedBatch
+from data_pipelines.batches.window_plan import PlannedBatch, WindowPlan
 from data_pipelines.frame_labels.building import building, finish
 from data_pipelines.frame_labels.label_store import Grid, LabelStore, Manifest
 from data_pipelines.stores.building import build_store
 from data_pipelines.stores.flat_store import Clip, FlatStore
-from voc2vec_jax.audio.signal import CONV_KERNELS, CONV_STRIDES, frames_from_samples
+from voc2vec_jax.audio.frame_grid import CONV_KERNELS, CONV_STRIDES, frames_from_samples
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.errors import ConfigError, DataError
 
@@ -154,7 +154,7 @@ def test_batches_carry_targets(
     data = DataConfig(
         max_seconds=0.5, bucket_seconds=(0.1, 0.3, 0.5), batch_seconds=2.0, batch_multiple=4
     )
-    plan = BatchPlan(corpus.lengths, data, seed=5)
+    plan = WindowPlan(corpus.lengths, data, seed=5)
     steps = 2 * plan.batches_per_epoch
     cropped = 0
     made = batches(corpus, plan, data, joined=[targets], start_step=0, stop_step=steps)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipelines.batches.window_plan import BatchPlan
+from data_pipelines.batches.window_plan import WindowPlan
 from data_pipelines.corpora.held_out import held_out
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.errors import ConfigError
@@ -63,7 +63,7 @@ def test_training_never_hears_what_is_held_out() -> None:
     assert not (held & ~usable).any()
     heard = {}
     for name, chosen in (("train", ~held), ("eval", held)):
-        plan = BatchPlan(lengths, data, 0, chosen=chosen)
+        plan = WindowPlan(lengths, data, 0, chosen=chosen)
         steps = range(3 * plan.batches_per_epoch)
         heard[name] = {int(clip) for step in steps for clip in plan.batch(step).clips}
         assert plan.corpus_seconds == pytest.approx(lengths[chosen].sum() / 16_000)

@@ -14,7 +14,7 @@ import torch
 from tests.conftest import ARCHITECTURES, FEW, NO_DROPOUT, TINY
 from tests.reference import HubertPretraining, clips, old_spelling, sample_mask, tensors_of
 from tests.test_gradients import assert_same_gradients
-from voc2vec_jax.audio.signal import frames_from_samples
+from voc2vec_jax.audio.frame_grid import frames_from_samples
 from voc2vec_jax.checkpoints import convert
 from voc2vec_jax.config import Config, DataConfig, ModelConfig, ObjectiveConfig
 from voc2vec_jax.models import HubertForPreTraining

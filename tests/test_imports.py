@@ -6,6 +6,8 @@ Read from the source; nothing is run.
 import ast
 import itertools
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,19 +23,19 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "train, evaluate, embed, predict": ("cli",),
     "cli": (
         *("evaluation", "training", "features", "objectives", "checkpoints", "distributed"),
-        *("confusion", "config", "audio", "errors"),
+        *("scores", "config", "audio", "errors"),
         *("data_pipelines.batches", "data_pipelines.corpora", "data_pipelines.stores"),
     ),
     "evaluation": (
         *("training", "features", "objectives", "checkpoints", "distributed", "models"),
-        *("confusion", "config", "audio", *GROUND),
+        *("scores", "config", "audio", *GROUND),
     ),
     "training": (
         *("objectives", "checkpoints", "distributed", "models", "config", "audio", *GROUND),
     ),
     "features": ("checkpoints", "models", "audio", "files", "errors"),
     "checkpoints": ("distributed", "models", "config", "audio", "files", "errors"),
-    "objectives": ("models", "confusion", "config", "audio"),
+    "objectives": ("models", "scores", "config", "audio"),
     "models": ("ops", "config", "audio"),
     "ops": (),
     "distributed": ("config", "errors"),
@@ -55,7 +57,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "data_pipelines.stores": ("audio", "pictures", "errors"),
     "data_pipelines.synthetic": ("audio",),
-    "confusion": ("config",),
+    "scores": ("config",),
     "config": ("audio", "errors"),
     "audio": ("errors",),
     "pictures": ("files",),
@@ -73,6 +75,7 @@ LIGHT = {
     ),
     "voc2vec_jax.audio.signal",
     "voc2vec_jax.audio.decode",
+    "voc2vec_jax.audio.frame_grid",
     "voc2vec_jax.errors",
     "voc2vec_jax.files",
 }
@@ -240,6 +243,19 @@ def test_configuration_and_audio_need_neither_jax_nor_tensorflow(name: str) -> N
         assert not {top(i) for i in used} & {"jax", "jaxlib", "flax", "optax", "tensorflow"}, module
         left += [i for i in used if i in MODULES and i not in reached]
     assert reached <= LIGHT
+
+
+def test_help_waits_for_no_framework() -> None:
+    """What a command imports before it has read its flags; in a process that has imported none."""
+    commands = ("train", "evaluate", "embed", "predict")
+    program = (
+        f"import sys; [__import__(f'voc2vec_jax.cli.{{name}}') for name in {commands}];"
+        "print(sorted({'jax', 'flax', 'tensorflow', 'sklearn', 'matplotlib'} & set(sys.modules)))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == "[]\n"
 
 
 def test_data_pipelines_do_without_jax() -> None:

@@ -35,7 +35,7 @@ def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path: Path) -> None
     for step in (10, 20, 30):
         first.log(step, {"loss": step / 100, "eval_loss": 1.0})
     first.close()
-    # Killed after step 30, gone on with from step 20.
+    # Killed after step 30, resumed from step 20.
     (second,) = open_listeners(tracked("tensorboard"), tmp_path, 20)
     for step in (30, 40):
         second.log(step, {"loss": step / 100})

@@ -15,8 +15,8 @@ from data_pipelines.stores.flat_store import FlatStore, from_int16
 from tests.conftest import TINY
 from tests.small_models import FEW_CONVOLUTIONS, random_params
 from tools import make_labels
+from voc2vec_jax.audio.frame_grid import frames_from_samples
 from voc2vec_jax.audio.mfcc import mfcc
-from voc2vec_jax.audio.signal import frames_from_samples
 from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.checkpoints.saving import save_pretrained
 from voc2vec_jax.config import ModelConfig
@@ -200,7 +200,7 @@ def test_a_killed_run_goes_on(
         if stage == "clusters":
             patched.setattr(labelling, "fit", stop)
         assert run(folder, tmp_path / "labels", *MFCC) == 75
-    assert "the same command goes on from here" in capsys.readouterr().err
+    assert "run the same command again to resume" in capsys.readouterr().err
     assert not (tmp_path / "labels").exists()
     (unfinished,) = tmp_path.glob(".labels.*.unfinished")
     if stage == "labels":

@@ -11,7 +11,7 @@ import torch
 from tests.conftest import ARCHITECTURES, TINY
 from tests.reference import clips, hf_model, sample_mask, tensors_of
 from tests.small_models import FEW_CONVOLUTIONS
-from voc2vec_jax.audio.signal import frames_from_samples
+from voc2vec_jax.audio.frame_grid import frames_from_samples
 from voc2vec_jax.checkpoints import convert
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.models import ModelOutput, Wav2Vec2Model

@@ -10,7 +10,7 @@ import pytest
 
 from data_pipelines.batches.augment import Augmentation
 from data_pipelines.batches.pipeline import Batch, ClassLabels, Share, batches
-from data_pipelines.batches.window_plan import BatchPlan
+from data_pipelines.batches.window_plan import WindowPlan
 from data_pipelines.stores.building import build_store
 from data_pipelines.stores.flat_store import Clip, FlatStore, from_int16
 from voc2vec_jax.audio.signal import normalize, pad_batch
@@ -34,12 +34,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FlatStore:
 
 
 @pytest.fixture(scope="module")
-def plan(store: FlatStore) -> BatchPlan:
-    return BatchPlan(store.lengths, DATA, seed=5)
+def plan(store: FlatStore) -> WindowPlan:
+    return WindowPlan(store.lengths, DATA, seed=5)
 
 
 def collect(
-    store: FlatStore, plan: BatchPlan, start: int, stop: int, data: DataConfig = DATA
+    store: FlatStore, plan: WindowPlan, start: int, stop: int, data: DataConfig = DATA
 ) -> list[Batch]:
     return list(batches(store, plan, data, start_step=start, stop_step=stop))
 
@@ -49,7 +49,7 @@ def assert_same(left: Batch, right: Batch) -> None:
         np.testing.assert_array_equal(left[name], right[name])
 
 
-def test_shapes_and_padding(store: FlatStore, plan: BatchPlan) -> None:
+def test_shapes_and_padding(store: FlatStore, plan: WindowPlan) -> None:
     for step, batch in enumerate(collect(store, plan, 0, plan.batches_per_epoch)):
         planned = plan.batch(step)
         assert batch["waveform"].shape == (len(planned.clips), planned.bucket_samples)
@@ -61,7 +61,7 @@ def test_shapes_and_padding(store: FlatStore, plan: BatchPlan) -> None:
 
 
 def test_clip_normalisation_is_that_of_the_whole_clip_bit_for_bit(
-    store: FlatStore, plan: BatchPlan
+    store: FlatStore, plan: WindowPlan
 ) -> None:
     cropped = 0
     for step, batch in enumerate(collect(store, plan, 0, plan.batches_per_epoch)):
@@ -77,7 +77,7 @@ def test_clip_normalisation_is_that_of_the_whole_clip_bit_for_bit(
 
 @pytest.mark.parametrize("mode", ["none", "padded"])
 def test_other_normalisations_are_those_of_pad_batch(
-    store: FlatStore, plan: BatchPlan, mode: str
+    store: FlatStore, plan: WindowPlan, mode: str
 ) -> None:
     data = dataclasses.replace(DATA, normalize=mode)  # type: ignore[arg-type]
     for step, batch in enumerate(collect(store, plan, 0, 6, data)):
@@ -92,7 +92,7 @@ def test_other_normalisations_are_those_of_pad_batch(
         np.testing.assert_array_equal(batch["waveform"], expected)
 
 
-def test_resumed_batches_equal_those_of_an_unbroken_run(store: FlatStore, plan: BatchPlan) -> None:
+def test_resumed_batches_equal_those_of_an_unbroken_run(store: FlatStore, plan: WindowPlan) -> None:
     unbroken = collect(store, plan, 0, 7)
     assert len(unbroken) == 7
     for left, right in zip(unbroken[3:], collect(store, plan, 3, 7), strict=True):
@@ -101,7 +101,7 @@ def test_resumed_batches_equal_those_of_an_unbroken_run(store: FlatStore, plan: 
 
 @pytest.mark.parametrize("process_count", [1, 2, 4])
 def test_processes_share_the_global_batch(
-    store: FlatStore, plan: BatchPlan, process_count: int
+    store: FlatStore, plan: WindowPlan, process_count: int
 ) -> None:
     parts = [
         list(
@@ -124,7 +124,7 @@ def test_processes_share_the_global_batch(
         assert_same(joined, whole)
 
 
-def test_a_process_may_hold_blocks_that_are_apart(store: FlatStore, plan: BatchPlan) -> None:
+def test_a_process_may_hold_blocks_that_are_apart(store: FlatStore, plan: WindowPlan) -> None:
     """As on a mesh that follows the wiring of the devices; the augmentation goes by global row."""
     change = Augmentation(seed=3, gain_db=6.0, noise_snr_db=(10.0, 20.0))
     whole = batches(store, plan, DATA, start_step=0, stop_step=3, augmentation=change)
@@ -145,16 +145,16 @@ def test_a_process_may_hold_blocks_that_are_apart(store: FlatStore, plan: BatchP
             np.testing.assert_array_equal(odd[name].reshape(rows[:, 1].shape), rows[:, 1])
 
 
-def test_uneven_split_is_refused_at_once(store: FlatStore, plan: BatchPlan) -> None:
+def test_uneven_split_is_refused_at_once(store: FlatStore, plan: WindowPlan) -> None:
     with pytest.raises(ConfigError, match=r"a batch of 20 .* 3 blocks"):
         batches(store, plan, DATA, start_step=0, stop_step=1, share=Share((0,), 3))
 
 
-def one_clip(directory: Path) -> tuple[FlatStore, BatchPlan]:
+def one_clip(directory: Path) -> tuple[FlatStore, WindowPlan]:
     store = build_store(
         directory, [(Clip("a", "a"), np.arange(5_000, dtype=np.int16))], dataset="corpus"
     )
-    return store, BatchPlan(store.lengths, DATA, seed=0)
+    return store, WindowPlan(store.lengths, DATA, seed=0)
 
 
 def test_samples_cut_short_are_named(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_deleted_store_is_read_to_the_end(tmp_path: Path) -> None:
 
 
 def test_an_error_comes_after_the_batches_before_it(
-    store: FlatStore, plan: BatchPlan, monkeypatch: pytest.MonkeyPatch
+    store: FlatStore, plan: WindowPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned = plan.batch
 
@@ -195,13 +195,13 @@ def test_an_error_comes_after_the_batches_before_it(
         next(stream)
 
 
-def test_no_steps_give_no_batches(store: FlatStore, plan: BatchPlan) -> None:
+def test_no_steps_give_no_batches(store: FlatStore, plan: WindowPlan) -> None:
     assert collect(store, plan, 4, 4) == []
 
 
 @pytest.mark.parametrize("process_count", [1, 2])
 def test_augmentation_changes_level_and_adds_noise_as_asked(
-    store: FlatStore, plan: BatchPlan, process_count: int
+    store: FlatStore, plan: WindowPlan, process_count: int
 ) -> None:
     augmentation = Augmentation(seed=3, gain_db=6.0, noise_snr_db=(10.0, 20.0))
 
@@ -238,7 +238,7 @@ def test_augmentation_changes_level_and_adds_noise_as_asked(
     assert 17 < max(ratios) < 21
 
 
-def test_class_labels_go_along(store: FlatStore, plan: BatchPlan) -> None:
+def test_class_labels_go_along(store: FlatStore, plan: WindowPlan) -> None:
     labelled = dataclasses.replace(store, labels=np.arange(len(store.ids)))
     joined = [ClassLabels(labelled)]
     for step, batch in enumerate(

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from data_pipelines.batches.window_plan import BatchPlan, PlannedBatch
-from voc2vec_jax.audio.signal import MIN_SAMPLES, SAMPLE_RATE
+from data_pipelines.batches.window_plan import PlannedBatch, WindowPlan
+from voc2vec_jax.audio.frame_grid import MIN_SAMPLES
+from voc2vec_jax.audio.signal import SAMPLE_RATE
 from voc2vec_jax.config import DataConfig
 
 # Short buckets make long clips, which are cut, cheap and common.
@@ -30,7 +31,7 @@ seeds = st.integers(0, 2**32 - 1)
 deterministic = settings(derandomize=True, deadline=None, max_examples=60)
 
 
-def epoch_of(plan: BatchPlan, epoch: int = 0) -> list[PlannedBatch]:
+def epoch_of(plan: WindowPlan, epoch: int = 0) -> list[PlannedBatch]:
     first = epoch * plan.batches_per_epoch
     return [plan.batch(step) for step in range(first, first + plan.batches_per_epoch)]
 
@@ -54,7 +55,7 @@ def same(left: PlannedBatch, right: PlannedBatch) -> bool:
 def test_windows_of_an_epoch_partition_every_kept_clip(
     lengths: list[int], seed: int, epoch: int
 ) -> None:
-    plan = BatchPlan(np.array(lengths), SMALL, seed)
+    plan = WindowPlan(np.array(lengths), SMALL, seed)
     rows = rows_of(epoch_of(plan, epoch))
     expected = {clip: -(-n // MAX_SAMPLES) for clip, n in enumerate(lengths) if n >= 800}
     distinct = sorted(set(rows))
@@ -74,7 +75,7 @@ def test_windows_of_an_epoch_partition_every_kept_clip(
 def test_rows_fit_their_bucket_and_batches_have_the_planned_shape(
     lengths: list[int], seed: int
 ) -> None:
-    plan = BatchPlan(np.array(lengths), SMALL, seed)
+    plan = WindowPlan(np.array(lengths), SMALL, seed)
     sizes = {1_600: 14, 4_800: 4, 8_000: 2}  # 1.5 s over the bucket, rounded down to even
     for batch in epoch_of(plan):
         assert len(batch.clips) == sizes[batch.bucket_samples]
@@ -94,7 +95,7 @@ def test_rows_fit_their_bucket_and_batches_have_the_planned_shape(
 def test_a_batch_does_not_depend_on_what_was_asked_before(
     lengths: list[int], seed: int, order: object
 ) -> None:
-    used, fresh = (BatchPlan(np.array(lengths), SMALL, seed) for _ in range(2))
+    used, fresh = (WindowPlan(np.array(lengths), SMALL, seed) for _ in range(2))
     steps = list(range(3 * used.batches_per_epoch))
     expected = [fresh.batch(step) for step in steps]
     order.shuffle(steps)  # type: ignore[attr-defined]
@@ -103,7 +104,7 @@ def test_a_batch_does_not_depend_on_what_was_asked_before(
 
 def test_epochs_and_seeds_differ_in_order_and_cuts() -> None:
     lengths = np.full(40, 20_000)
-    plan, other = (BatchPlan(lengths, SMALL, seed) for seed in (0, 1))
+    plan, other = (WindowPlan(lengths, SMALL, seed) for seed in (0, 1))
     first, second = rows_of(epoch_of(plan, 0)), rows_of(epoch_of(plan, 1))
     assert [row[0] for row in first] != [row[0] for row in second]
     assert set(first) != set(second)
@@ -113,7 +114,7 @@ def test_epochs_and_seeds_differ_in_order_and_cuts() -> None:
 
 def test_golden_batch() -> None:
     """Moves only when the random streams change, and then every run resumes differently."""
-    batch = BatchPlan(np.arange(1_000, 40_000, 1_000), SMALL, seed=7).batch(11)
+    batch = WindowPlan(np.arange(1_000, 40_000, 1_000), SMALL, seed=7).batch(11)
     assert (batch.epoch, batch.bucket_samples) == (0, 8_000)
     assert batch.clips.tolist() == [31, 34]
     assert batch.starts.tolist() == [16000, 20727]
@@ -121,7 +122,7 @@ def test_golden_batch() -> None:
 
 def test_threads_get_the_same_batches() -> None:
     lengths = np.random.default_rng(0).integers(800, 30_000, 200)
-    shared, alone = (BatchPlan(lengths, SMALL, seed=3) for _ in range(2))
+    shared, alone = (WindowPlan(lengths, SMALL, seed=3) for _ in range(2))
     steps = range(0, 5 * shared.batches_per_epoch, 7)
     found: dict[int, PlannedBatch] = {}
 
@@ -138,7 +139,7 @@ def test_threads_get_the_same_batches() -> None:
 
 
 def test_hours_heard_are_the_hours_kept() -> None:
-    plan = BatchPlan(np.array([16_000, 20_001, 400]), SMALL, seed=0)
+    plan = WindowPlan(np.array([16_000, 20_001, 400]), SMALL, seed=0)
     assert plan.dropped_short == 1
     assert plan.corpus_seconds == pytest.approx(36_401 / SAMPLE_RATE)
     assert plan.heard_seconds_per_epoch == pytest.approx(36_001 / SAMPLE_RATE)
@@ -146,7 +147,7 @@ def test_hours_heard_are_the_hours_kept() -> None:
 
 
 def test_one_clip_fills_a_whole_batch() -> None:
-    plan = BatchPlan(np.array([1_200]), SMALL, seed=0)
+    plan = WindowPlan(np.array([1_200]), SMALL, seed=0)
     assert plan.batches_per_epoch == 1
     assert plan.repeats_per_epoch == 13
     assert plan.batch(5).clips.tolist() == [0] * 14
@@ -154,7 +155,7 @@ def test_one_clip_fills_a_whole_batch() -> None:
 
 def test_padding_share_is_the_mean_over_epochs() -> None:
     lengths = np.random.default_rng(1).integers(800, 30_000, 50)
-    plan = BatchPlan(lengths, SMALL, seed=0)
+    plan = WindowPlan(lengths, SMALL, seed=0)
     batches = [batch for epoch in range(100) for batch in epoch_of(plan, epoch)]
     heard = sum(int(batch.lengths.sum()) for batch in batches)
     padded = sum(len(batch.clips) * batch.bucket_samples for batch in batches)
@@ -173,7 +174,7 @@ def test_padding_share_is_the_mean_over_epochs() -> None:
     ],
 )
 def test_whether_clips_of_a_batch_are_equally_long(lengths: list[int], equal: bool) -> None:
-    plan = BatchPlan(np.array(lengths), SMALL, seed=0)
+    plan = WindowPlan(np.array(lengths), SMALL, seed=0)
     assert plan.has_equal_lengths is equal
     batches = [batch for epoch in range(3) for batch in epoch_of(plan, epoch)]
     assert all(np.ptp(batch.lengths) == 0 for batch in batches) or not equal
@@ -202,11 +203,11 @@ def voc125_like() -> NDArray[np.int64]:
 
 def test_padding_of_a_voc125_like_corpus() -> None:
     lengths = voc125_like()
-    plan = BatchPlan(lengths, DataConfig(), seed=0)
+    plan = WindowPlan(lengths, DataConfig(), seed=0)
     print(plan.summary())
     assert plan.shapes[0] == (120, 16_000)
     assert plan.shapes[-1] == (8, 250_000)
     assert plan.padding_share < 0.20
     # A fifth of these clips last 10 s: without a bucket for them they are padded to 15.6 s.
     coarser = DataConfig(bucket_seconds=(1.0, 2.0, 4.0, 8.0, 15.625))
-    assert BatchPlan(lengths, coarser, seed=0).padding_share > 0.25
+    assert WindowPlan(lengths, coarser, seed=0).padding_share > 0.25

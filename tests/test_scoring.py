@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from voc2vec_jax.confusion import Scores, confusion, recalls, scores_of
 from voc2vec_jax.evaluation.intervals import intervals, over_folds
+from voc2vec_jax.scores import Scores, confusion, recalls, scores_of
 
 CLASSES = 4
 ANSWERS = st.lists(

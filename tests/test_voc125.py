@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from data_pipelines.batches.pipeline import Share, batches
 from data_pipelines.batches.pretraining import open_training_corpus
-from data_pipelines.batches.window_plan import BatchPlan, PlannedBatch
+from data_pipelines.batches.window_plan import PlannedBatch, WindowPlan
 from data_pipelines.corpora import voc125
 from data_pipelines.corpora.sources import open_corpus
 from data_pipelines.corpora.voc125 import mixture_rates, statement
@@ -34,7 +34,7 @@ DATA = DataConfig(
 )
 
 
-def epoch_of(plan: BatchPlan, epoch: int) -> list[PlannedBatch]:
+def epoch_of(plan: WindowPlan, epoch: int) -> list[PlannedBatch]:
     first = epoch * plan.batches_per_epoch
     return [plan.batch(step) for step in range(first, first + plan.batches_per_epoch)]
 
@@ -99,7 +99,7 @@ def test_an_epoch_hears_each_dataset_by_its_share(joined: FlatStore, temperature
     hours = np.bincount(joined.parts, weights=joined.lengths)
     shares = hours ** (1 / temperature) / (hours ** (1 / temperature)).sum()
     rates = mixture_rates(joined, temperature)
-    plan = BatchPlan(joined.lengths, DATA, seed=0, rates=rates)
+    plan = WindowPlan(joined.lengths, DATA, seed=0, rates=rates)
     heard = np.zeros(3)
     for epoch in range(20):
         for batch in epoch_of(plan, epoch):
@@ -115,8 +115,8 @@ def test_by_hours_every_clip_is_heard_once(joined: FlatStore) -> None:
     with pytest.raises(ConfigError, match=r"data\.mixture_temperature=0\.5: .* at least 1"):
         mixture_rates(joined, 0.5)
     assert mixture_rates(FlatStore.join({"a": joined_part(joined)}), 3.0) is None
-    natural = BatchPlan(joined.lengths, DATA, seed=4)
-    ones = BatchPlan(joined.lengths, DATA, seed=4, rates=np.ones(len(joined.ids)))
+    natural = WindowPlan(joined.lengths, DATA, seed=4)
+    ones = WindowPlan(joined.lengths, DATA, seed=4, rates=np.ones(len(joined.ids)))
     for step in range(natural.batches_per_epoch):
         np.testing.assert_array_equal(natural.batch(step).clips, ones.batch(step).clips)
 
@@ -135,7 +135,7 @@ def test_no_clip_is_forgotten_and_none_favoured(
     lengths: list[int], choices: list[float], seed: int
 ) -> None:
     rates = np.array([choices[i % 3] for i in range(len(lengths))])
-    plan = BatchPlan(np.array(lengths), DATA, seed, rates)
+    plan = WindowPlan(np.array(lengths), DATA, seed, rates)
     for bucket in plan._buckets:
         drawn = [bucket.draw(seed, epoch) for epoch in range(20)]
         assert {len(windows) for windows in drawn} == {bucket.heard}
@@ -149,7 +149,7 @@ def test_no_clip_is_forgotten_and_none_favoured(
 
 
 def test_padding_share_of_a_mixture_is_the_mean_over_epochs(joined: FlatStore) -> None:
-    plan = BatchPlan(joined.lengths, DATA, seed=0, rates=mixture_rates(joined, 3.0))
+    plan = WindowPlan(joined.lengths, DATA, seed=0, rates=mixture_rates(joined, 3.0))
     drawn = [batch for epoch in range(100) for batch in epoch_of(plan, epoch)]
     heard = sum(int(batch.lengths.sum()) for batch in drawn)
     padded = sum(len(batch.clips) * batch.bucket_samples for batch in drawn)
@@ -160,8 +160,8 @@ def test_padding_share_of_a_mixture_is_the_mean_over_epochs(joined: FlatStore) -
 def test_mixed_batches_resume_on_any_number_of_processes(
     joined: FlatStore, process_count: int
 ) -> None:
-    def plan() -> BatchPlan:
-        return BatchPlan(joined.lengths, DATA, seed=9, rates=mixture_rates(joined, 2.0))
+    def plan() -> WindowPlan:
+        return WindowPlan(joined.lengths, DATA, seed=9, rates=mixture_rates(joined, 2.0))
 
     last = 2 * plan().batches_per_epoch
     start = last - 7
@@ -197,7 +197,7 @@ def test_padding_of_the_configuration_for_voc125() -> None:
     """On clips as many and as long as the paper's table says."""
     seconds = voc125_like() / 16_000
     data = load_config(str(ROOT / "configs" / "voc2vec_base.py")).data
-    plan = BatchPlan(voc125_like(), data, seed=0)
+    plan = WindowPlan(voc125_like(), data, seed=0)
     order = np.random.default_rng(0).permutation(len(seconds))[: len(seconds) // 64 * 64]
     batches_of_64 = np.minimum(seconds, data.max_seconds)[order].reshape(-1, 64)
     to_longest = 1 - batches_of_64.mean() / batches_of_64.max(axis=1).mean()
@@ -226,7 +226,7 @@ def test_batches_come_fast_and_memory_stays_flat(tmp_path: Path) -> None:
         batch_seconds=87.5,
         batch_multiple=8,
     )
-    plan = BatchPlan(store.lengths, data, seed=0)
+    plan = WindowPlan(store.lengths, data, seed=0)
     memory = []
     for epoch in range(3):
         first = epoch * plan.batches_per_epoch

@@ -45,7 +45,7 @@ from data_pipelines.frame_labels.label_store import (
     array_sha256,
 )
 from data_pipelines.stores.flat_store import FlatStore, from_int16
-from voc2vec_jax.cli.command import GOES_ON, parsed, prepare_process, run
+from voc2vec_jax.cli.command import RESUMES, parsed, prepare_process, run
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.errors import ConfigError
 
@@ -248,7 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> None:
         print(report(make(parsed(Arguments, argv, __doc__, "tools.make_labels"))))
 
-    return run(work, stopped=GOES_ON)
+    return run(work, stopped=RESUMES)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from data_pipelines.corpora import voc125
 from data_pipelines.corpora.prepared import dataset_names
 from data_pipelines.corpora.sources import default_data_dir
 from data_pipelines.stores.report import report_table
-from voc2vec_jax.cli.command import GOES_ON, parsed, prepare_process, run
+from voc2vec_jax.cli.command import RESUMES, parsed, prepare_process, run
 from voc2vec_jax.errors import ConfigError
 
 
@@ -159,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code (see the README)."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     return run(
-        lambda: prepare(parsed(Arguments, argv, __doc__, "tools.prepare_data")), stopped=GOES_ON
+        lambda: prepare(parsed(Arguments, argv, __doc__, "tools.prepare_data")), stopped=RESUMES
     )
 
 

@@ -20,10 +20,10 @@ from data_pipelines.stores.flat_store import FlatStore, from_int16
 from voc2vec_jax.checkpoints.loading import load_encoder
 from voc2vec_jax.cli.command import parsed, run
 from voc2vec_jax.config import DataConfig
-from voc2vec_jax.confusion import Scores
 from voc2vec_jax.evaluation import probing
 from voc2vec_jax.evaluation.clip_vectors import mfcc_statistics
 from voc2vec_jax.files import write_json
+from voc2vec_jax.scores import Scores
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Buckets of windows that are padded to the same length, and what an epoch hears of them.
 
+A window goes into the shortest bucket that holds it (`bucket_of`).
+
 Without a mixture an epoch hears each window once. In a mixture it hears a window `rate` times on
 average: of the windows that share a bucket and a rate (a cell) the same number in every epoch,
 taken from an endless row of shuffles, so that none is forgotten and the number of batches is a
@@ -33,6 +35,16 @@ def random_bits(count: int, *key: int) -> NDArray[np.uint64]:
 
 def permutation(count: int, *key: int) -> NDArray[np.int64]:
     return np.argsort(random_bits(count, *key), kind="stable")
+
+
+def bucket_samples(data: DataConfig) -> NDArray[np.int64]:
+    """Padded lengths in samples, ascending, of the buckets that a window can fall into."""
+    return np.array([round(s * SAMPLE_RATE) for s in data.used_bucket_seconds])
+
+
+def bucket_of(lengths: NDArray[np.integer], data: DataConfig) -> NDArray[np.int64]:
+    """[W] number of the shortest bucket that holds each window of `lengths` [W] samples."""
+    return np.searchsorted(bucket_samples(data), lengths)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.batches.buckets import Bucket, fill_buckets, permutation, random_bits
+from data_pipelines.batches.buckets import Bucket, bucket_of, fill_buckets, permutation, random_bits
 from data_pipelines.batches.window_plan import PlannedBatch
-from voc2vec_jax.audio.signal import MIN_SAMPLES, SAMPLE_RATE
+from voc2vec_jax.audio.frame_grid import MIN_SAMPLES
+from voc2vec_jax.audio.signal import SAMPLE_RATE
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.errors import ConfigError, DataError
 
@@ -77,8 +78,7 @@ class ClipPlan:
         self._starts = place * own[owner] // pieces[owner]
         self._lengths = np.minimum(ends - self._starts, longest).astype(np.int32)
         self._room = own[owner] - self._lengths if heard == "crop" else np.zeros_like(owner)
-        buckets = np.array([round(s * SAMPLE_RATE) for s in data.used_bucket_seconds])
-        number = np.searchsorted(buckets, self._lengths)
+        number = bucket_of(self._lengths, data)
         self._buckets = fill_buckets(number, np.ones(len(owner)), data)
         self.clips = len(own)
         self.batches_per_epoch = sum(bucket.batches for bucket in self._buckets)

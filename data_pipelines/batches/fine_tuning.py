@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from data_pipelines.batches.augment import Augmentation
 from data_pipelines.batches.clip_plan import ClipPlan, Ints, LabelledBatch
 from data_pipelines.batches.pipeline import assemble
-from data_pipelines.batches.planned_corpus import PlannedCorpus
+from data_pipelines.batches.planned_corpus import PLACES, PlannedCorpus
 from data_pipelines.batches.window_plan import long_enough
 from data_pipelines.corpora.held_out import held_out
 from data_pipelines.corpora.sources import open_corpus
@@ -30,7 +30,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LabelledClips(PlannedCorpus[ClipPlan]):
-    """Clips to train on and clips to judge by; see `TrainingData` of the loop.
+    """Clips to train on and clips to judge by; see `training.starting_point.TrainingData`.
 
     Batches have `labels` [B] int32, `weight` [B] float32 and `clips` [B] int32, the index in the
     corpus, besides `lengths` and either `waveform` or `features`.
@@ -46,7 +46,7 @@ class LabelledClips(PlannedCorpus[ClipPlan]):
     @property
     def fingerprint(self) -> str:
         """Equal if, and only if, every step reads the same."""
-        rules = {k: v for k, v in asdict(self.data).items() if k not in ("folder", "data_dir")}
+        rules = {k: v for k, v in asdict(self.data).items() if k not in PLACES}
         facts = [self.store.fingerprint, self.plan.seed, self.plan.heard, rules]
         facts += [self.labels.tolist(), self.class_weights.tolist()]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

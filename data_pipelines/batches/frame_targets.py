@@ -24,13 +24,13 @@ from data_pipelines.frame_labels.label_store import (
     LabelStore,
 )
 from data_pipelines.stores.flat_store import FlatStore
-from voc2vec_jax.audio.signal import (
+from voc2vec_jax.audio.frame_grid import (
     CONV_KERNELS,
     CONV_STRIDES,
-    SAMPLE_RATE,
     frames_from_samples,
     receptive_field_samples,
 )
+from voc2vec_jax.audio.signal import SAMPLE_RATE
 from voc2vec_jax.errors import ConfigError, DataError
 
 Alignment = Literal["nearest", "fairseq"]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines.batches.augment import Augmentation
-from data_pipelines.batches.window_plan import BatchPlan, PlannedBatch
+from data_pipelines.batches.window_plan import PlannedBatch, WindowPlan
 from data_pipelines.stores.flat_store import FlatStore, from_int16
 from voc2vec_jax.audio.signal import normalize
 from voc2vec_jax.config import DataConfig
@@ -91,7 +91,7 @@ class ClassLabels:
 
 def batches(
     store: FlatStore,
-    plan: BatchPlan,
+    plan: WindowPlan,
     data: DataConfig,
     *,
     start_step: int,
@@ -201,7 +201,7 @@ def assemble(
         window = row[:length]
         window[:] = from_int16(store.read(clip, start, length))
         if mode == "clip":
-            # As `audio.normalize` on the whole clip, in place.
+            # As `audio.signal.normalize` on the whole clip, in place.
             window -= store.means[clip]
             window /= np.sqrt(store.variances[clip] + 1e-7)
         elif mode == "padded":

@@ -6,16 +6,18 @@ from typing import Generic, TypeVar
 from data_pipelines.batches.augment import Augmentation
 from data_pipelines.batches.clip_plan import ClipPlan
 from data_pipelines.batches.pipeline import ALL_ROWS, Share
-from data_pipelines.batches.window_plan import BatchPlan
+from data_pipelines.batches.window_plan import WindowPlan
 from data_pipelines.stores.flat_store import FlatStore
 from voc2vec_jax.config import DataConfig
 
-Plan = TypeVar("Plan", BatchPlan, ClipPlan)
+Plan = TypeVar("Plan", WindowPlan, ClipPlan)
+PLACES = ("name", "folder", "table", "data_dir")
+"""Where a corpus lies; it may move without becoming another one."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PlannedCorpus(Generic[Plan]):
-    """A corpus under a plan; see `TrainingData` of the loop."""
+    """A corpus under a plan; see `training.starting_point.TrainingData`."""
 
     store: FlatStore
     data: DataConfig

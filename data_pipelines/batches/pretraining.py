@@ -1,4 +1,4 @@
-"""What a training run is handed: the corpus of its configuration, planned and batched."""
+"""What a pre-training run is handed: the corpus of its configuration, planned and batched."""
 
 import hashlib
 import json
@@ -11,23 +11,21 @@ import numpy as np
 from data_pipelines.batches.augment import Augmentation
 from data_pipelines.batches.frame_targets import FrameTargets, open_targets
 from data_pipelines.batches.pipeline import Batch, Joined, batches
-from data_pipelines.batches.planned_corpus import PlannedCorpus
-from data_pipelines.batches.window_plan import BatchPlan, long_enough
+from data_pipelines.batches.planned_corpus import PLACES, PlannedCorpus
+from data_pipelines.batches.window_plan import WindowPlan, long_enough
 from data_pipelines.corpora.held_out import held_out
 from data_pipelines.corpora.sources import open_corpus
 from data_pipelines.corpora.voc125 import mixture_rates
-from voc2vec_jax.audio.signal import CONV_KERNELS, CONV_STRIDES
+from voc2vec_jax.audio.frame_grid import CONV_KERNELS, CONV_STRIDES
 from voc2vec_jax.config import DataConfig
 
-PLACES = ("name", "folder", "table", "data_dir")
-"""Where a corpus lies; it may move without becoming another one."""
 LABEL_FIELDS = ("labels", "label_rate_hz", "label_alignment")
 """What they bring about is in the fingerprint of what is joined."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class TrainingCorpus(PlannedCorpus[BatchPlan]):
-    """A corpus under a plan; see `TrainingData` of the loop."""
+class TrainingCorpus(PlannedCorpus[WindowPlan]):
+    """A corpus under a plan; see `training.starting_point.TrainingData`."""
 
     joined: tuple[Joined, ...] = ()
     """What goes along with the samples."""
@@ -56,7 +54,7 @@ class TrainingCorpus(PlannedCorpus[BatchPlan]):
 
     def _batches(
         self,
-        plan: BatchPlan,
+        plan: WindowPlan,
         start_step: int,
         stop_step: int,
         augmentation: Augmentation | None = None,
@@ -126,13 +124,13 @@ def open_training_corpus(
         )
         joined = (targets,)
     if data.eval_share == 0 or not np.any(usable):
-        plan = BatchPlan(store.lengths, data, seed, rates)
+        plan = WindowPlan(store.lengths, data, seed, rates)
         return TrainingCorpus(store=store, data=data, plan=plan, joined=joined)
     held = held_out(store.ids, store.groups, usable, data.eval_share, seed)
     return TrainingCorpus(
         store=store,
         data=data,
-        plan=BatchPlan(store.lengths, data, seed, rates, ~held),
-        eval_plan=BatchPlan(store.lengths, data, seed, chosen=held),
+        plan=WindowPlan(store.lengths, data, seed, rates, ~held),
+        eval_plan=WindowPlan(store.lengths, data, seed, chosen=held),
         joined=joined,
     )

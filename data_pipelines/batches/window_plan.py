@@ -20,8 +20,16 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.batches.buckets import Bucket, fill_buckets, permutation, random_bits
-from voc2vec_jax.audio.signal import MIN_SAMPLES, SAMPLE_RATE
+from data_pipelines.batches.buckets import (
+    Bucket,
+    bucket_of,
+    bucket_samples,
+    fill_buckets,
+    permutation,
+    random_bits,
+)
+from voc2vec_jax.audio.frame_grid import MIN_SAMPLES
+from voc2vec_jax.audio.signal import SAMPLE_RATE
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.errors import ConfigError, DataError
 
@@ -87,7 +95,6 @@ class _Epoch:
 
 def _cut(kept: NDArray[np.int64], lengths: NDArray[np.int64], data: DataConfig) -> _Windows:
     """Lay out the windows of the kept clips, which have `lengths` samples."""
-    bucket_samples = np.array([round(s * SAMPLE_RATE) for s in data.used_bucket_seconds])
     pieces = -(-lengths // round(data.max_seconds * SAMPLE_RATE))  # windows of each clip
     longest, shortest = -(-lengths // pieces), lengths // pieces
     if np.any(shortest < MIN_SAMPLES):
@@ -96,9 +103,9 @@ def _cut(kept: NDArray[np.int64], lengths: NDArray[np.int64], data: DataConfig) 
             f" half of it, and a frame needs {MIN_SAMPLES} samples, so at least"
             f" {2 * MIN_SAMPLES / SAMPLE_RATE}"
         )
-    bucket = np.searchsorted(bucket_samples, longest)
+    bucket = bucket_of(longest, data)
     # A start may move so far that all windows still fit the bucket and keep half their length.
-    room = np.minimum((bucket_samples[bucket] - longest) // 2, lengths // (4 * pieces))
+    room = np.minimum((bucket_samples(data)[bucket] - longest) // 2, lengths // (4 * pieces))
     room = np.minimum(room, (shortest - MIN_SAMPLES) // 2)
 
     owner = np.repeat(np.arange(len(kept)), pieces)
@@ -119,7 +126,7 @@ def long_enough(lengths: NDArray[np.integer], data: DataConfig) -> NDArray[np.bo
     return np.asarray(lengths) >= round(data.min_seconds * SAMPLE_RATE)
 
 
-class BatchPlan:
+class WindowPlan:
     """The batches of a corpus, each a pure function of (seed, step).
 
     A clip of L samples that is longer than `max_seconds` is cut into n = ceil(L / max) windows at

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from data_pipelines.builders.asvp_esd import CITATION, AsvpEsd, AsvpEsdConfig
-from data_pipelines.builders.base import Facts
-from data_pipelines.builders.download import Deposit
-from data_pipelines.builders.files import File
+from data_pipelines.builders.common.base import Facts
+from data_pipelines.builders.common.download import Deposit
+from data_pipelines.builders.common.manual_files import File
 from data_pipelines.stores.report import Expected
 
 

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from data_pipelines.builders.audioset_labels import BORDERLINE, CORE, SPEECH_AND_MUSIC
-from data_pipelines.builders.base import Facts, VocalisationBuilder
-from data_pipelines.builders.files import File, ManualFiles
-from data_pipelines.builders.found import Found
+from data_pipelines.builders.common.audioset_labels import BORDERLINE, CORE, SPEECH_AND_MUSIC
+from data_pipelines.builders.common.base import Facts, VocalisationBuilder
+from data_pipelines.builders.common.manual_files import File, ManualFiles
+from data_pipelines.builders.common.matching import Found
 from data_pipelines.stores.report import Expected
 from voc2vec_jax.errors import DataError
 

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from data_pipelines.builders.base import Facts, VocalisationBuilder
-from data_pipelines.builders.download import Deposit
-from data_pipelines.builders.files import ManualFiles
-from data_pipelines.builders.found import Found
+from data_pipelines.builders.common.base import Facts, VocalisationBuilder
+from data_pipelines.builders.common.download import Deposit
+from data_pipelines.builders.common.manual_files import ManualFiles
+from data_pipelines.builders.common.matching import Found
 from data_pipelines.stores.report import Expected
 
 RELEASES = ("cleaned", "raw", "padded")

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from data_pipelines.builders.base import Facts, VocalisationBuilder
-from data_pipelines.builders.files import ManualFiles, read_rows
-from data_pipelines.builders.found import Found
+from data_pipelines.builders.common.base import Facts, VocalisationBuilder
+from data_pipelines.builders.common.manual_files import ManualFiles, read_rows
+from data_pipelines.builders.common.matching import Found
 from data_pipelines.stores.report import Expected
 
 NUMBER = re.compile(r"(?P<id>\d+)(?:\D.*)?")

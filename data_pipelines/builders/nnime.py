@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from data_pipelines.builders.base import Facts, VocalisationBuilder
-from data_pipelines.builders.files import ManualFiles
-from data_pipelines.builders.found import Found
+from data_pipelines.builders.common.base import Facts, VocalisationBuilder
+from data_pipelines.builders.common.manual_files import ManualFiles
+from data_pipelines.builders.common.matching import Found
 from data_pipelines.stores.report import Expected
 
 NAME = re.compile(r"[a-z]+_(?P<team>\d+)_[ab]_\d+")

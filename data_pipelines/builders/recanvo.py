@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from data_pipelines.builders.base import Facts, VocalisationBuilder
-from data_pipelines.builders.download import Deposit
-from data_pipelines.builders.files import ManualFiles, read_rows
-from data_pipelines.builders.found import Found, join
+from data_pipelines.builders.common.base import Facts, VocalisationBuilder
+from data_pipelines.builders.common.download import Deposit
+from data_pipelines.builders.common.manual_files import ManualFiles, read_rows
+from data_pipelines.builders.common.matching import Found, join
 from data_pipelines.stores.report import Expected
 
 

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Iterator
 
-from data_pipelines.builders.base import Facts, VocalisationBuilder
-from data_pipelines.builders.download import Deposit
-from data_pipelines.builders.files import ManualFiles
-from data_pipelines.builders.found import Found
+from data_pipelines.builders.common.base import Facts, VocalisationBuilder
+from data_pipelines.builders.common.download import Deposit
+from data_pipelines.builders.common.manual_files import ManualFiles
+from data_pipelines.builders.common.matching import Found
 from data_pipelines.stores.report import Expected
 
 NAME = re.compile(r"(?P<speaker>s\d\d)_(?P<emotion>[a-z]+)_(?:low|moderate|strong|peak)_[^_]+")

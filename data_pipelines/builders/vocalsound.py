@@ -9,10 +9,10 @@ from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from data_pipelines.builders.base import Facts, VocalisationBuilder
-from data_pipelines.builders.download import Archive, Source
-from data_pipelines.builders.files import ManualFiles
-from data_pipelines.builders.found import Found
+from data_pipelines.builders.common.base import Facts, VocalisationBuilder
+from data_pipelines.builders.common.download import Archive, Source
+from data_pipelines.builders.common.manual_files import ManualFiles
+from data_pipelines.builders.common.matching import Found
 from data_pipelines.stores.report import Expected
 
 NAME = re.compile(r"(?P<speaker>[fm]\d{4})_\d+_(?P<label>[a-z]+)")

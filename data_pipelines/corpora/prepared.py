@@ -17,7 +17,6 @@ from data_pipelines.stores.journal import SAMPLES
 from voc2vec_jax.errors import DataError
 
 BUILDERS = Path(__file__).parents[1] / "builders"
-BASE_MODULES = {"audioset_labels", "base", "download", "files", "found", "on_beam", "records"}
 PREPARE = "python -m tools.prepare_data"
 
 logger = logging.getLogger(__name__)
@@ -25,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 def dataset_names() -> list[str]:
     """Datasets that this project can prepare, in alphabetical order."""
-    modules = {module.name for module in pkgutil.iter_modules([str(BUILDERS)])}
-    return sorted(modules - BASE_MODULES)
+    modules = pkgutil.iter_modules([str(BUILDERS)])
+    return sorted(module.name for module in modules if not module.ispkg)
 
 
 def find_prepared(name: str, data_dir: Path) -> Path | None:

@@ -25,7 +25,8 @@ from data_pipelines.frame_labels.label_store import (
     Manifest,
 )
 from data_pipelines.stores.flat_store import FlatStore
-from voc2vec_jax.audio.signal import MIN_SAMPLES, SAMPLE_RATE
+from voc2vec_jax.audio.frame_grid import MIN_SAMPLES
+from voc2vec_jax.audio.signal import SAMPLE_RATE
 from voc2vec_jax.errors import ConfigError, DataError
 from voc2vec_jax.files import writing
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from data_pipelines.builders.base import (
+from data_pipelines.builders.common.base import (
     SPLIT,
     StoreBuilder,
     VocalisationBuilder,
 )
-from data_pipelines.builders.download import download as fetch
-from data_pipelines.builders.records import features
+from data_pipelines.builders.common.download import download as fetch
+from data_pipelines.builders.common.records import features
 from data_pipelines.corpora import voc125
 from data_pipelines.corpora.prepared import dataset_names, find_prepared
 from data_pipelines.corpora.sources import store_from_folder, store_from_table

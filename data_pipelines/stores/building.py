@@ -55,7 +55,7 @@ def build_store(
     Args:
         directory: becomes the store; its parents are made.
         clips: not touched if the store exists; held in memory one at a time. Given as a function
-            that yields all clips but the first so many, a build that was killed is gone on with.
+            that yields all clips but the first so many, a build that was killed is resumed.
         dataset: name for the report.
         class_names: what the labels 0, 1, … mean.
         ignored_files: files that are none of the clips, for the report.

@@ -19,7 +19,8 @@ from tools.ahead.chips import (
     step_time,
 )
 from tools.ahead.topologies import Topology
-from voc2vec_jax.audio.signal import SAMPLE_RATE, frames_from_samples
+from voc2vec_jax.audio.frame_grid import frames_from_samples
+from voc2vec_jax.audio.signal import SAMPLE_RATE
 from voc2vec_jax.config import Config
 from voc2vec_jax.distributed import sharding
 from voc2vec_jax.objectives import build_task

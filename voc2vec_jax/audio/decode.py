@@ -18,7 +18,7 @@ from voc2vec_jax.errors import AudioError
 # 4 GiB of float32: room for a 16-hour wearable recording at 16 kHz, but not for a header that lies.
 MAX_DECODED_VALUES = 2**30
 MIN_FILE_RATE, MAX_FILE_RATE = 1_000, 1_000_000
-RESAMPLED_RATE = 16_000  # a file of a low rate grows when `audio` resamples it
+RESAMPLED_RATE = 16_000  # a file of a low rate grows when `signal` resamples it
 FFMPEG_TIMEOUT_SECONDS = 600.0
 
 # Nothing of a block with damage in it comes back, so that small blocks lose little of a cut FLAC.
@@ -41,7 +41,7 @@ def decode(path: str, allow_truncated: bool) -> _Decoded:
         float32 [S, channels] at the file's own rate, and that rate in Hz.
 
     Raises:
-        AudioError: As `audio.load_audio`, but for what only the finished waveform shows.
+        AudioError: As `load_audio`, but for what only the finished waveform shows.
     """
     with _open_file(path) as file:
         size = os.fstat(file.fileno()).st_size

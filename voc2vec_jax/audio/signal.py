@@ -4,28 +4,20 @@ Every way in which a file can be unusable ends in one `AudioError` that names it
 replaced, shortened or skipped in silence.
 """
 
-import math
 import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from voc2vec_jax.audio.decode import decode
+from voc2vec_jax.audio.frame_grid import MIN_SAMPLES
 from voc2vec_jax.errors import AudioError
 
 SAMPLE_RATE = 16_000
-CONV_KERNELS = (10, 3, 3, 3, 3, 2, 2)
-CONV_STRIDES = (5, 2, 2, 2, 2, 2, 2)
-# Receptive field of one frame, and the distance between frames, of the stack above.
-MIN_SAMPLES = 1 + sum(
-    (kernel - 1) * math.prod(CONV_STRIDES[:layer]) for layer, kernel in enumerate(CONV_KERNELS)
-)
-HOP_SAMPLES = math.prod(CONV_STRIDES)
-
 # fmt: off
 AUDIO_SUFFIXES = frozenset({
     ".wav", ".wave", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff",
@@ -38,7 +30,6 @@ AUDIO_SUFFIXES = frozenset({
 _CANCELLED_POWER = 1e-3
 
 _Float32 = npt.NDArray[np.float32]
-_Count = TypeVar("_Count")
 
 
 def load_audio(path: str | os.PathLike[str], *, allow_truncated: bool = False) -> _Float32:
@@ -163,57 +154,6 @@ def pad_batch(
         if normalize == "padded":
             row[:] = _standardize(row)
     return batch, np.array([len(waveform) for waveform in waveforms], np.int32)
-
-
-def frames_from_samples(
-    samples: _Count,
-    kernels: Sequence[int] = CONV_KERNELS,
-    strides: Sequence[int] = CONV_STRIDES,
-) -> _Count:
-    """Frames that the convolution stack makes of a number of samples.
-
-    Per layer floor((n - kernel) / stride) + 1, as
-    `transformers.Wav2Vec2Model._get_feat_extract_output_lengths`, but never below 0.
-
-    Args:
-        samples: A count or an array of them, of any shape: int, signed numpy or jax integers
-            (traced ones too).
-        kernels: Kernel size of each layer.
-        strides: Stride of each layer, as many as `kernels`.
-
-    Returns:
-        Frame counts, in the type and shape of `samples`.
-    """
-    frames: Any = samples
-    for kernel, stride in zip(kernels, strides, strict=True):
-        frames = (frames - kernel) // stride + 1
-    # A count that has fallen to 0 or below stays there through later layers, so that one clip at
-    # the end is enough; a product because `max` does not take arrays.
-    return frames * (frames > 0)
-
-
-def receptive_field_samples(
-    kernels: Sequence[int] = CONV_KERNELS, strides: Sequence[int] = CONV_STRIDES
-) -> int:
-    """Samples that one frame of a convolution stack sees, which is the shortest possible clip."""
-    field_samples, hop = 1, 1
-    for kernel, stride in zip(kernels, strides, strict=True):
-        field_samples += (kernel - 1) * hop
-        hop *= stride
-    return field_samples
-
-
-def samples_from_frames(frames: _Count) -> _Count:
-    """Least number of samples that gives a number of frames; inverts `frames_from_samples`.
-
-    Args:
-        frames: A count >= 0 or an array of them, as for `frames_from_samples`.
-
-    Returns:
-        Sample counts, in the type and shape of `frames`; 0 for 0 frames.
-    """
-    count: Any = frames
-    return (MIN_SAMPLES + HOP_SAMPLES * (count - 1)) * (count > 0)
 
 
 def find_audio(folder: str | os.PathLike[str]) -> tuple[list[Path], int]:

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from voc2vec_jax.audio.signal import SAMPLE_RATE, frames_from_samples, pad_batch
+from voc2vec_jax.audio.frame_grid import frames_from_samples
+from voc2vec_jax.audio.signal import SAMPLE_RATE, pad_batch
 from voc2vec_jax.checkpoints.convert import Ledger
 from voc2vec_jax.config.model import ModelConfig
 from voc2vec_jax.errors import FreshHeadError

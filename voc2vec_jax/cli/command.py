@@ -11,7 +11,7 @@ import tyro
 from voc2vec_jax.errors import DONE, STOPPED, exit_code
 
 T = TypeVar("T")
-GOES_ON = "the same command goes on from here"
+RESUMES = "run the same command again to resume"
 """What is said of a command that was told to stop and keeps what it has."""
 
 
@@ -43,7 +43,7 @@ def run(work: Callable[[], int | None], *, stopped: str | None = None) -> int:
     Args:
         work: Returns an exit code, or None for `DONE`. It raises what `errors` lists; anything
             else is a bug, and keeps its traceback.
-        stopped: What to say where the command was told to stop and can be gone on with; None if it
+        stopped: What to say where the command was told to stop and can be resumed; None if it
             cannot, so that Ctrl-C ends it as any program.
     """
     try:

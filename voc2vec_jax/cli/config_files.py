@@ -24,15 +24,20 @@ def load_config(location: str) -> Config:
     Raises:
         ConfigError: No such file or function, or it does not return a `Config`.
     """
-    path, _, function = location.partition(".py:")
-    file = Path(path + ".py" if function else path)
+    path, named, function = location.partition(".py:")
+    if named and not function:
+        raise ConfigError(f"--config {location}: name a function after the colon, or leave it out")
+    file = Path(path + ".py" if named else path)
     if not file.is_file():
         raise ConfigError(f"--config {location}: no file {file}")
     spec = importlib.util.spec_from_file_location(file.stem, file)
     if spec is None or spec.loader is None:
         raise ConfigError(f"--config {location}: not a Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise ConfigError(f"--config {location}: {error}") from None
     make = getattr(module, function or "get_config", None)
     if make is None:
         raise ConfigError(f"--config {location}: {file} has no function {function or 'get_config'}")

@@ -22,13 +22,16 @@ def named_corpus(name: str, data_dir: Path | None) -> DataConfig:
 
 def is_table(name: str) -> bool:
     """Whether a corpus is given as a CSV."""
-    return name.endswith(".csv")
+    return name.lower().endswith(".csv")
 
 
 def open_labelled(
     data: DataConfig, *, exclude_bad: bool = False
 ) -> tuple[FlatStore, LabelledCorpus]:
-    """Decodes the corpus that `data` names if this is its first use.
+    """The corpus that `data` names, decoded if this is its first use.
+
+    Returns:
+        Its store, and the clips as evaluations want them.
 
     Raises:
         ConfigError: No such corpus.

@@ -1,7 +1,7 @@
 """Embed recordings: `python -m voc2vec_jax.embed CLIPS --model MODEL --out embeddings.npz`.
 
 Each clip becomes one vector (the mean over its frames) or its frames, 50 in a second. What a clip
-becomes does not depend on the other clips. Run the same command again to go on after a stop.
+becomes does not depend on the other clips. Run the same command again to resume after a stop.
 
 Examples:
   A folder, with the last hidden layer of a published model:
@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from voc2vec_jax.cli.command import GOES_ON, parsed, run, say
+from voc2vec_jax.cli.command import RESUMES, parsed, run, say
 from voc2vec_jax.errors import ConfigError
 
 SUFFIXES = (".npz", ".parquet")
@@ -68,5 +68,5 @@ def embed(arguments: Arguments) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code (see the README)."""
     return run(
-        lambda: embed(parsed(Arguments, argv, __doc__, "voc2vec_jax.embed")), stopped=GOES_ON
+        lambda: embed(parsed(Arguments, argv, __doc__, "voc2vec_jax.embed")), stopped=RESUMES
     )

@@ -1,7 +1,7 @@
 """Fine-tune one model on one labelled corpus, fold by fold, and score it on clips it never saw.
 
 Each fold starts from the same pre-trained encoder with a fresh classifier. Run the same command
-again to go on: finished folds are read, the others are run.
+again to resume: finished folds are read, the others are run.
 
 Examples:
   The corpus that comes with the project, five folds that share no speaker:
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from voc2vec_jax.evaluation.fine_tuning import FineTuning
     from voc2vec_jax.evaluation.results import Evaluation, FoldResult
 
-SHOWN_FILES = 20
-
 
 @dataclass(frozen=True)
 class Arguments:
@@ -51,8 +49,8 @@ class Arguments:
     """Encoder to fine-tune: a Hugging Face folder, a fairseq `.pt`, a run's working directory, or a
     hub id (`hf:org/name`). A classifier that it may have is not used."""
     out: Path
-    """Gets `results.json`, `confusion.png`, the folds and their curves; an evaluation in it is gone
-    on with."""
+    """Gets `results.json`, `confusion.png`, the folds and their curves. An evaluation in it is
+    resumed."""
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     dataset: str | None = None
     """A prepared dataset, or `synthetic`."""
@@ -180,7 +178,7 @@ def _finish(arguments: Arguments, row: "FineTuning", evaluation: "Evaluation") -
 
 
 def _say_fold(protocol: Protocol, result: "FoldResult") -> None:
-    from voc2vec_jax.confusion import confusion, scores_of
+    from voc2vec_jax.scores import confusion, scores_of
 
     counts = confusion(result.labels, result.predictions, len(result.classes))
     scores = scores_of(counts, protocol)

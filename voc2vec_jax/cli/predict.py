@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from voc2vec_jax.audio.frame_grid import MIN_SAMPLES
 from voc2vec_jax.audio.input_files import find_inputs
-from voc2vec_jax.audio.signal import MIN_SAMPLES, SAMPLE_RATE
+from voc2vec_jax.audio.signal import SAMPLE_RATE
 from voc2vec_jax.cli.command import parsed, run, say
 from voc2vec_jax.errors import AudioError, ConfigError
 

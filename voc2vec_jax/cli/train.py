@@ -51,7 +51,7 @@ class Arguments:
     config: str
     """Configuration file; `FILE.py:NAME` picks another function of it than `get_config`."""
     workdir: Path
-    """Gets metrics, checkpoints, curves and the export. A checkpoint in it is gone on from."""
+    """Gets metrics, checkpoints, curves and the export. A run in it is resumed."""
     run: Annotated[Config, tyro.conf.arg(name="")]
     init_from: str | None = None
     """Start with the weights of a Hugging Face folder or hub id (`hf:org/name`), and nothing else

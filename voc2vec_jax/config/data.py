@@ -5,7 +5,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from voc2vec_jax.audio.signal import MIN_SAMPLES, SAMPLE_RATE
+from voc2vec_jax.audio.frame_grid import MIN_SAMPLES
+from voc2vec_jax.audio.signal import SAMPLE_RATE
 from voc2vec_jax.config.model import require, require_share, require_types
 
 

@@ -1,4 +1,4 @@
-"""What recipes start from: a base for each family of models, and what two corpora change in any.
+"""What recipes start from: a base for each family of models, and what two corpora change in it.
 
 A recipe, yours or one of `configs/`, takes a base and says by `dataclasses.replace` what it
 changes. The base and large families are fairseq's recipes, files of its folders
@@ -112,7 +112,7 @@ def hubert_base(*, labels: str, num_clusters: int) -> Config:
 
 
 def hubert_large(*, labels: str, num_clusters: int) -> Config:
-    """fairseq's `hubert_large_librivox.yaml`, for Libri-Light; arguments as of `hubert_base`.
+    """fairseq's `hubert_large_librivox.yaml`, for Libri-Light; arguments: see `hubert_base`.
 
     The convolutions have the bias of the published model, which fairseq's file leaves out.
     """
@@ -159,7 +159,7 @@ def tiny_wav2vec2() -> Config:
 
 
 def tiny_hubert(*, labels: str, num_clusters: int) -> Config:
-    """`tiny_wav2vec2` with HuBERT's objective and masks; arguments as of `hubert_base`."""
+    """`tiny_wav2vec2` with HuBERT's objective and masks; arguments: see `hubert_base`."""
     base = tiny_wav2vec2()
     return replace(
         base,

@@ -7,7 +7,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
-from voc2vec_jax.audio.signal import receptive_field_samples
+from voc2vec_jax.audio.frame_grid import receptive_field_samples
 from voc2vec_jax.errors import ConfigError
 
 MAX_CONV_LAYERS = 64
@@ -68,7 +68,7 @@ class ModelConfig:
     """Architecture, under the names and with the defaults of transformers 5.23.
 
     `Wav2Vec2Config` and `HubertConfig` agree wherever they share a field. The defaults are what a
-    missing key of a `config.json` means; they are not a training recipe (`configs/` holds those).
+    missing key of a `config.json` means; they are no training recipe (`configs/` has those).
     """
 
     model_type: Literal["wav2vec2", "hubert"] = "wav2vec2"

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from voc2vec_jax.confusion import Ints, confusion, scores_of
 from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.evaluation.clip_vectors import EXTRACTORS, Floats, cached, read_embeddings
 from voc2vec_jax.evaluation.cross_validation import LabelledCorpus, Row
@@ -26,6 +25,7 @@ from voc2vec_jax.evaluation.linear import (
     prepared,
 )
 from voc2vec_jax.evaluation.results import FoldResult
+from voc2vec_jax.scores import Ints, confusion, scores_of
 
 MAJORITY = "majority"
 CLASSIFIERS = {"lr": LOGISTIC_REGRESSION, "svm": LINEAR_SVM}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from voc2vec_jax.audio.signal import SAMPLE_RATE
 from voc2vec_jax.errors import ConfigError, FeaturesError
-from voc2vec_jax.features.pooling import mean_and_std
+from voc2vec_jax.features.clip_states import mean_and_std
 from voc2vec_jax.files import writing
 
 Floats = NDArray[np.float32]

@@ -21,20 +21,20 @@ from voc2vec_jax.checkpoints import saving
 from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.config import Config
 from voc2vec_jax.config.recipe import Protocol as FoldProtocol
-from voc2vec_jax.confusion import Ints
 from voc2vec_jax.distributed import sharding
 from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.evaluation.cross_validation import LabelledCorpus
 from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST, Fold
 from voc2vec_jax.evaluation.recipe import Recipe, fold_config
 from voc2vec_jax.evaluation.results import FoldResult
-from voc2vec_jax.features.pooling import pooled_states
+from voc2vec_jax.features.clip_states import pooled_states
 from voc2vec_jax.files import write_json
 from voc2vec_jax.models.architectures import CLASSIFIERS
 from voc2vec_jax.models.parameters import Params
 from voc2vec_jax.models.wav2vec2 import Padding
 from voc2vec_jax.objectives import ClassifyTask, HostBatch, ProbeTask
 from voc2vec_jax.objectives.classify import clip_scores
+from voc2vec_jax.scores import Ints
 from voc2vec_jax.training import loop
 from voc2vec_jax.training.log.metrics_file import read_metrics
 from voc2vec_jax.training.starting_point import TrainingData

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voc2vec_jax.config.recipe import Protocol
-from voc2vec_jax.confusion import Ints
 from voc2vec_jax.errors import ConfigError, UnlabelledError
+from voc2vec_jax.scores import Ints
 
 PAPER_SEED = 42
 SELECTION_ON_TEST = "selection on the test fold"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from voc2vec_jax.config.recipe import Protocol
-from voc2vec_jax.confusion import MEASURES, Ints, Scores, scores_of_all
+from voc2vec_jax.scores import MEASURES, Ints, Scores, scores_of_all
 
 REPLICATES = 2_000
 """Of the bootstrap."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voc2vec_jax.confusion import Ints
+from voc2vec_jax.scores import Ints
 
 Floats = NDArray[np.floating]
 

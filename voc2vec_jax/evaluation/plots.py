@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from voc2vec_jax.confusion import Ints
 from voc2vec_jax.pictures import new_figure, save_png
+from voc2vec_jax.scores import Ints
 
 WRITTEN_CLASSES = 16
 """Up to so many, the cells of a confusion matrix have numbers in them."""

@@ -13,16 +13,17 @@ import numpy as np
 from flax import nnx
 from numpy.typing import NDArray
 
-from voc2vec_jax.audio.signal import SAMPLE_RATE, frames_from_samples
+from voc2vec_jax.audio.frame_grid import frames_from_samples
+from voc2vec_jax.audio.signal import SAMPLE_RATE
 from voc2vec_jax.checkpoints.pretrained import PretrainedModel
-from voc2vec_jax.confusion import Scores, confusion, scores_of
 from voc2vec_jax.errors import ConfigError, UnlabelledError
 from voc2vec_jax.evaluation.folds import stratified_splits
 from voc2vec_jax.evaluation.linear import LOGISTIC_REGRESSION, fit_predict, prepared
-from voc2vec_jax.features.pooling import mean_and_std
+from voc2vec_jax.features.clip_states import mean_and_std
 from voc2vec_jax.models import ModelOutput
 from voc2vec_jax.models.architectures import ENCODERS
 from voc2vec_jax.models.parameters import split
+from voc2vec_jax.scores import Scores, confusion, scores_of
 
 INNER_FOLDS = 3
 CHOSEN = "chosen"

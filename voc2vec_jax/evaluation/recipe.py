@@ -2,9 +2,8 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from voc2vec_jax.checkpoints.pretrained import PretrainedModel
 from voc2vec_jax.config import (
     ClassifyConfig,
     Config,
@@ -15,7 +14,9 @@ from voc2vec_jax.config import (
 from voc2vec_jax.config.model import require, require_share, require_types
 from voc2vec_jax.config.recipe import Protocol
 from voc2vec_jax.config.train import Precision
-from voc2vec_jax.training.optimizer import layer_wise_rates
+
+if TYPE_CHECKING:  # models need JAX, and --help reads this file
+    from voc2vec_jax.checkpoints.pretrained import PretrainedModel
 
 BUCKET_SECONDS = (1.0, 2.0, 4.0, 8.0, 12.0, 16.0)
 """Padded lengths under `grouped`, up to `max_seconds`; one compilation each."""
@@ -93,7 +94,7 @@ RECIPES: dict[Protocol, Recipe] = {
 def fold_config(
     recipe: Recipe,
     protocol: Protocol,
-    encoder: PretrainedModel,
+    encoder: "PretrainedModel",
     labels: tuple[str, ...],
     seed: int,
     held_share: float,
@@ -122,6 +123,8 @@ def fold_config(
         use_weighted_layer_sum=recipe.weighted_layer_sum,
         classifier_activation="gelu" if recipe.head == "mlp" else "none",
     )
+    from voc2vec_jax.training.optimizer import layer_wise_rates
+
     rates = layer_wise_rates(model, recipe.layer_decay) if recipe.layer_decay < 1 else None
     return Config(
         task="classify",

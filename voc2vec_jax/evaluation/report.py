@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from voc2vec_jax.confusion import Ints, Scores, confusion, recalls, scores_of
 from voc2vec_jax.errors import ResultsError
 from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST
 from voc2vec_jax.evaluation.intervals import LEVEL, Spread, intervals, over_folds
 from voc2vec_jax.evaluation.results import RESULTS, Evaluation, FoldResult, fold_path, load_fold
 from voc2vec_jax.evaluation.significance import fold_scores
 from voc2vec_jax.files import write_json
+from voc2vec_jax.scores import Ints, Scores, confusion, recalls, scores_of
 
 FORMAT_VERSION = 1
 PACKAGES = ("voc2vec-jax", "jax", "flax", "numpy", "scikit-learn", "librosa", "opensmile")

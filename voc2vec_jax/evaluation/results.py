@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voc2vec_jax.config.recipe import Protocol
-from voc2vec_jax.confusion import Ints
 from voc2vec_jax.errors import ConfigError, ResultsError
 from voc2vec_jax.files import write_json
+from voc2vec_jax.scores import Ints
 
 FORMAT_VERSION = 1
 SETTINGS = "settings.json"

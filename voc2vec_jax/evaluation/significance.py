@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from voc2vec_jax.confusion import Scores, confusion, scores_of
 from voc2vec_jax.errors import ResultsError
 from voc2vec_jax.evaluation.results import Evaluation, FoldResult
+from voc2vec_jax.scores import Scores, confusion, scores_of
 
 
 @dataclass(frozen=True)

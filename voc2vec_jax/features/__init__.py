@@ -1,1 +1,1 @@
-"""What a frozen model, or MFCCs, say of recordings: frames, vectors, clusters."""
+"""What a frozen model, or MFCCs, say of recordings: hidden states, vectors, clusters, scores."""

@@ -80,7 +80,7 @@ def embed_files(
     Args:
         inputs: The files, in the order of the result.
         encoding: What becomes of each.
-        out: The file to write; see `embedding_files` for its form.
+        out: The file to write; see `npz_parquet` for its form.
         skip_bad: Leave out files that cannot be read, instead of stopping at the first.
 
     Returns:

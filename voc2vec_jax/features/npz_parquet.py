@@ -59,8 +59,8 @@ class Parts:
             before = json.loads(note.read_text(encoding="utf-8"))
             differing = [k for k in about if about[k] != before.get(k)]
             raise ResumeError(
-                f"{self.folder}: is left of a run with another {', '.join(differing)}; remove it,"
-                " or give another --out"
+                f"{self.folder}: is left over from a run with another {', '.join(differing)};"
+                " remove it, or give another --out"
             )
 
     def path(self, number: int) -> Path:

@@ -8,7 +8,7 @@ from flax import nnx
 from jax.nn import initializers
 
 from voc2vec_jax import ops
-from voc2vec_jax.audio.signal import frames_from_samples
+from voc2vec_jax.audio.frame_grid import frames_from_samples
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.config.train import Remat
 from voc2vec_jax.models.layers import layer_norm, symmetric_uniform
@@ -17,9 +17,10 @@ from voc2vec_jax.models.layers import layer_norm, symmetric_uniform
 class TimeNorm(nnx.Module):
     """Group norm with one group per channel, so mean and variance run over time.
 
-    In base models this is the only place where padding reaches the valid frames of a clip; a mask
-    keeps it out. It holds the parameters; `ops.normalised_conv` computes it together with the
-    convolution before it.
+    In base models this is the only place in the convolutions where padding reaches the valid frames
+    of a clip; a mask keeps it out. It holds the parameters; the equation stands in
+    `ops/normalised_convolution.py`, together with the convolution before it, whose bias, if there
+    is one, the norm takes away again.
     """
 
     def __init__(self, channels: int, epsilon: float):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, struct
 
-from voc2vec_jax.audio.signal import frames_from_samples
+from voc2vec_jax.audio.frame_grid import frames_from_samples
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.models.encoder import Encoder, FeatureProjection
 from voc2vec_jax.models.feature_encoder import FeatureEncoder

@@ -10,15 +10,15 @@ from flax import nnx, struct
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from voc2vec_jax.audio.signal import frames_from_samples
+from voc2vec_jax.audio.frame_grid import frames_from_samples
 from voc2vec_jax.config import Config
 from voc2vec_jax.config.recipe import Protocol
-from voc2vec_jax.confusion import confusion, scores_of
 from voc2vec_jax.models.architectures import CLASSIFIERS
 from voc2vec_jax.models.classifier import PooledClassifier
 from voc2vec_jax.objectives import losses, masking
 from voc2vec_jax.objectives.losses import Ratio
 from voc2vec_jax.objectives.task import Batch, Judged, Metrics
+from voc2vec_jax.scores import confusion, scores_of
 
 HEAD = ("projector.", "classifier.", "layer_weights")
 """Beginnings of the paths of a classifier's own parameters."""

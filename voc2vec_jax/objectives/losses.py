@@ -1,7 +1,9 @@
-"""The equations: each returns a sum and what it was summed over, never a mean.
+"""The equations.
 
-How many frames are masked differs from clip to clip and from device to device. Sums and counts
-add up; means do not. The division happens once, in the update. Everything here is float32.
+Losses of frames are sums beside their counts, never means: how many frames are masked differs from
+clip to clip and from device to device, and only sums add up. The division happens once, in the
+update. Diversity and feature penalty are means of one micro-batch, which the task weighs.
+Everything here is float32.
 """
 
 import jax
@@ -188,6 +190,26 @@ def code_use(quantized: Quantized, counted: jax.Array) -> CodeUse:
     return CodeUse(jnp.sum(soft), jnp.sum(hard), soft)
 
 
+def diversity_loss(use: CodeUse, entries: int) -> jax.Array:
+    """(GV - Σ_g exp H(p̄_g)) / GV, the form of wav2vec 2.0's equation 4 that fairseq trains.
+
+    0 when all of the G·V codebook `entries` are used alike, towards 1 when a few are.
+    """
+    return (entries - use.probability_perplexity) / entries
+
+
+def feature_penalty(features: jax.Array, frame_mask: jax.Array) -> jax.Array:
+    """Mean square of the convolutional features before their norm (fairseq's `features_pen`).
+
+    Args:
+        features: [B, T, C].
+        frame_mask: [B, T] bool; padding does not count. (fairseq crops instead of padding.)
+    """
+    weight = frame_mask.astype(jnp.float32)[:, :, None]
+    squared = jnp.sum(jnp.square(features.astype(jnp.float32)) * weight)
+    return squared / (jnp.maximum(jnp.sum(weight), 1) * features.shape[-1])
+
+
 def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
     """-log p of each row's class; with smoothing, a share of the target lies on all classes alike.
 
@@ -206,20 +228,3 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     chosen = jnp.take_along_axis(log_p, labels[:, None], axis=-1)[:, 0]
     return -(1 - smoothing) * chosen - smoothing * jnp.mean(log_p, axis=-1)
-
-
-def diversity_loss(use: CodeUse, entries: int) -> jax.Array:
-    """Share of the G·V codebook `entries` that lie idle: 0 when all are used alike."""
-    return (entries - use.probability_perplexity) / entries
-
-
-def feature_penalty(features: jax.Array, frame_mask: jax.Array) -> jax.Array:
-    """Mean square of the convolutional features before their norm (fairseq's `features_pen`).
-
-    Args:
-        features: [B, T, C].
-        frame_mask: [B, T] bool; padding does not count. (fairseq crops instead of padding.)
-    """
-    weight = frame_mask.astype(jnp.float32)[:, :, None]
-    squared = jnp.sum(jnp.square(features.astype(jnp.float32)) * weight)
-    return squared / (jnp.maximum(jnp.sum(weight), 1) * features.shape[-1])

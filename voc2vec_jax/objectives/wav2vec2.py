@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx, struct
 
-from voc2vec_jax.audio.signal import frames_from_samples
+from voc2vec_jax.audio.frame_grid import frames_from_samples
 from voc2vec_jax.config import Config
 from voc2vec_jax.models import Wav2Vec2ForPreTraining
 from voc2vec_jax.objectives import losses, masking

@@ -1,10 +1,11 @@
 """Every formulation that exists for the speed of one platform, beside the formula that it computes.
 
 An operation is one function that models call, with its plain form beside it (`gelu`, `plain_gelu`):
-the textbook formula, and XLA's own derivative. `tests/test_ops.py` holds the two together. Inside
-`with ops.plain():` all of them take the plain form, for reading, for debugging, and for exporters
-that know neither custom derivatives nor a choice by platform. None of them checks its arguments:
-shapes that do not go together are errors of JAX.
+the textbook formula, and XLA's own derivative. Attention and layer norm have one fast form for all
+platforms, the others a form of their own for CPUs. `tests/test_ops.py` holds the two together.
+Inside `with ops.plain():` all of them take the plain form, for reading, for debugging, and for
+exporters that know neither custom derivatives nor a choice by platform. None of them checks its
+arguments: shapes that do not go together are errors of JAX.
 
 Axes: B batch · N samples · T frames · C, O channels in and out · D model width · H heads ·
 K head size.

@@ -53,7 +53,7 @@ def attention(
     key_mask: jax.Array | None = None,
     dropout: Dropout = keep_all,
 ) -> jax.Array:
-    """`plain_attention`, with the softmax divided by its total on the mixture.
+    """`plain_attention`, with the softmax normalised after the product with V, not before it.
 
     So K numbers of a frame are divided instead of T. Heads are moved before the products and not
     inside them, where XLA:CPU would take over twice the time for both.

@@ -1,6 +1,7 @@
 """GELU in its exact form, x · Φ(x) (Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415).
 
-Φ is the distribution of the standard normal. The tanh form would be off by up to 4.7e-4.
+Φ is the cumulative distribution function of the standard normal. The tanh form would be off by up
+to 4.7e-4.
 """
 
 import math

@@ -96,8 +96,8 @@ def _folded(
     last = x.shape[1] - taps
     seen = jnp.stack([x[:, i : last + i + 1 : stride, 0] for i in range(taps)], -1)
     centred = seen - _mean_over_time(seen, mask)  # [B, T, taps]
-    # Neighbouring samples are much alike, and a high-pass filter takes the difference of large
-    # covariances. By frequency, what it does not pass has no weight instead.
+    # Neighbouring samples are much alike, so that a high-pass filter would take the difference of
+    # large covariances. In a basis of cosines, what the filter stops has no weight instead.
     basis = jnp.asarray(_cosine_basis(taps))
     by_frequency, response = centred @ basis, basis.T @ kernel  # [B, T, taps], [taps, O]
     counted = by_frequency if mask is None else by_frequency * mask[:, :, None]

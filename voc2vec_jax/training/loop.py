@@ -64,8 +64,8 @@ def fit(
         resume: Another run's working directory.
         compiled: Of an earlier run, whose programs this one then uses; see `Training.for_run`.
         inner: A short run inside something larger: it shows nothing, keeps the best parameters in
-            memory instead of checkpoints, and cannot be gone on with.
-        profile: Updates that process 0 traces, see `profiling`.
+            memory instead of checkpoints, and cannot be resumed.
+        profile: Updates that process 0 traces, see `log.profiler`.
 
     Returns:
         The parameters after the last update, or those of the best held-out figure if
@@ -176,7 +176,9 @@ class _Run:
             if self.signal is not None:
                 self.checkpoints.wait()
                 name = signal.Signals(self.signal).name
-                raise PreemptedError(f"{name} at step {self.done}: state saved, run again to go on")
+                raise PreemptedError(
+                    f"{name} at step {self.done}: state saved, run again to resume"
+                )
             if self.out_of_patience:
                 break
         return self._export()

@@ -60,7 +60,7 @@ def pairs(metrics: Metrics) -> Pairs:
 
 
 class BestInMemory:
-    """Stands in for `Checkpoints` in a run that is too short to be gone on with.
+    """Stands in for `Checkpoints` in a run that is too short to be resumed.
 
     It holds the best parameters and nothing else.
     """

@@ -1,8 +1,8 @@
 """Checkpoints of fairseq, in which wav2vec 2.0 and HuBERT were first published, as Hugging Face's.
 
-What `hub` needs of a file, without fairseq or PyTorch:
+What `source.read_source` needs of a file, without fairseq or PyTorch:
 
-    found = read_fairseq(path)  # then config_from_hf(found.config), from_hf(found.tensors, ...)
+    found = read_fairseq(path)  # for config_from_hf(found.config), from_hf(found.tensors, …)
 
 Sizes, biases and the norms of the convolutions are read off the tensors. What no tensor shows
 (strides, attention heads, where the norms of a layer stand) is the configuration's to say; where

@@ -36,7 +36,7 @@ class CollapseAlarm:
 
     Args:
         config: The run.
-        state: `state` of the alarm of the run that is gone on with.
+        state: `state` of the alarm of the run that is resumed.
     """
 
     def __init__(self, config: Config, state: Mapping[str, int] | None = None):

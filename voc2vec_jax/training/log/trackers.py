@@ -78,7 +78,7 @@ class TensorBoard:
 
 
 class WandB:
-    """A run on Weights & Biases, gone on with when the working directory is."""
+    """A run on Weights & Biases, resumed when the working directory is."""
 
     def __init__(self, config: Config, workdir: Path, resumed_at: int | None):
         import wandb

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from data_pipelines.builders.files import File
+from data_pipelines.builders.common.manual_files import File
 from data_pipelines.stores.flat_store import Clip
 
 Row = TypeVar("Row")

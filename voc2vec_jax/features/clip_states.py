@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from voc2vec_jax.audio.signal import frames_from_samples
+from voc2vec_jax.audio.frame_grid import frames_from_samples
 from voc2vec_jax.checkpoints.pretrained import PretrainedModel
 from voc2vec_jax.models.parameters import Params, describe, merge
 from voc2vec_jax.models.pooling import mean_over_frames

@@ -7,7 +7,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from data_pipelines.builders.records import record_of
+from data_pipelines.builders.common.records import record_of
 from data_pipelines.stores.decode import decode_file
 from data_pipelines.stores.flat_store import Clip
 from data_pipelines.stores.journal import describe

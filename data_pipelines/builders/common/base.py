@@ -23,10 +23,10 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from data_pipelines.builders.download import Source
-from data_pipelines.builders.files import File, ManualFiles
-from data_pipelines.builders.found import Found, without_copies
-from data_pipelines.builders.records import features, record_of
+from data_pipelines.builders.common.download import Source
+from data_pipelines.builders.common.manual_files import File, ManualFiles
+from data_pipelines.builders.common.matching import Found, without_copies
+from data_pipelines.builders.common.records import features, record_of
 from data_pipelines.corpora.sources import file_states, store_name
 from data_pipelines.stores.building import build_store, write_facts
 from data_pipelines.stores.decode import decode_clips
@@ -168,7 +168,7 @@ class VocalisationBuilder(StoreBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         survey = self.survey(Path(dl_manager.manual_dir), self.scratch)
         if self.on_beam:
-            from data_pipelines.builders.on_beam import DecodeClips
+            from data_pipelines.builders.common.on_beam import DecodeClips
 
             self._survey = survey
             return {SPLIT: DecodeClips(survey.clips, survey.paths, str(self.data_path / ENTRIES))}
@@ -183,7 +183,7 @@ class VocalisationBuilder(StoreBuilder):
 
     def _process_pipeline_result(self, pipeline_result: Any) -> None:
         """Called by TFDS when Beam is done."""
-        from data_pipelines.builders.on_beam import read_entries
+        from data_pipelines.builders.common.on_beam import read_entries
 
         entries = read_entries(Path(self.data_path) / ENTRIES)
         write_facts(Path(self.data_path), entries, self._survey.rejected, self._survey.about)

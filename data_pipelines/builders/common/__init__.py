@@ -1,0 +1,1 @@
+"""What all builders share: from downloaded files to records, with a report."""
