@@ -172,3 +172,22 @@ def test_the_paper_protocol_hears_what_the_feature_extractor_of_transformers_ret
 
 def test_a_good_corpus_has_dropped_nothing(tmp_path: Path) -> None:
     assert dropped_files(corpus(tmp_path)) == ()
+
+
+def test_a_corpus_that_moved_is_the_same(tmp_path: Path) -> None:
+    """So that a run can be resumed where its table has another path."""
+    store = corpus(tmp_path)
+    clips = np.arange(len(store.ids))
+
+    def fingerprint(**data: object) -> str:
+        config = Config(
+            task="classify",
+            model=dataclasses.replace(MODEL, labels=CLASSES),
+            data=DataConfig(**RULES, batch_clips=4, **data),  # type: ignore[arg-type]
+        )
+        return labelled_clips(config, store, clips, None, store.labels).fingerprint
+
+    here = fingerprint(table="clips.csv")
+    assert here == fingerprint(table="/elsewhere/clips.csv") == fingerprint(folder="clips")
+    assert here == fingerprint(data_dir="/elsewhere", name="clips")
+    assert here != fingerprint(normalize="none")
