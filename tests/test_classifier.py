@@ -9,9 +9,8 @@ import pytest
 import torch
 from flax import nnx
 
-from tests.conftest import ARCHITECTURES, TINY
+from tests.conftest import ARCHITECTURES, FEW, TINY
 from tests.reference import clips, hf_model, sample_mask, tensors_of
-from tests.small_models import FEW_CONVOLUTIONS
 from voc2vec_jax.checkpoints import convert
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.models import (
@@ -28,7 +27,7 @@ Classifier = type[Wav2Vec2ForSequenceClassification] | type[HubertForSequenceCla
 
 
 def of_layout(layout: str, **fields: object) -> ModelConfig:
-    few = {**FEW_CONVOLUTIONS, "num_hidden_layers": 1}
+    few = {**FEW, "num_hidden_layers": 1}
     return ModelConfig(**{**TINY, **few, **ARCHITECTURES[layout], "labels": LABELS, **fields})
 
 

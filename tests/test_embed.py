@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from pyarrow import parquet
 
-from tests.small_models import FEW_CONVOLUTIONS
+from tests.conftest import FEW
 from tests.test_hub import SMALL, make_model
 from voc2vec_jax import from_pretrained, load_audio, save_pretrained
 from voc2vec_jax.audio.signal import normalize
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model")
-    config = dataclasses.replace(SMALL, **{**FEW_CONVOLUTIONS, "conv_dim": (4, 4, 4)})
+    config = dataclasses.replace(SMALL, **{**FEW, "conv_dim": (4, 4, 4)})
     save_pretrained(make_model(config=config), path)
     return path
 

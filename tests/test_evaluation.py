@@ -45,6 +45,7 @@ def kept(workdir: Path) -> list[int]:
     return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
 
 
+@pytest.mark.thorough
 def test_evaluations_are_logged_and_survive_a_resume(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     train(tmp_path / "a")

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.conftest import TINY
-from tests.small_models import FEW_CONVOLUTIONS, random_params
+from tests.conftest import FEW, TINY
+from tests.small_models import random_params
 from voc2vec_jax.audio import mfcc
 from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.config import ModelConfig
@@ -44,7 +44,7 @@ def model_of(config: ModelConfig, architecture: type = Wav2Vec2Model) -> Pretrai
 @pytest.fixture
 def tiny_config(tiny_config: ModelConfig) -> ModelConfig:
     """That of all tests, of fewer convolutions."""
-    return dataclasses.replace(tiny_config, **FEW_CONVOLUTIONS)
+    return dataclasses.replace(tiny_config, **FEW)
 
 
 def clips(*lengths: int) -> list[np.ndarray]:
@@ -78,7 +78,7 @@ def test_hidden_states_are_those_of_the_model(tiny_config: ModelConfig) -> None:
 
 
 def test_layers_beyond_are_not_computed() -> None:
-    model = model_of(ModelConfig(**{**TINY, **FEW_CONVOLUTIONS}))
+    model = model_of(ModelConfig(**{**TINY, **FEW}))
     waveform, lengths = np.zeros((1, 16_000), np.float32), np.array([16_000], np.int32)
     flops = []
     for layer in (0, 1, 2):

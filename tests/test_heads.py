@@ -12,9 +12,8 @@ import pytest
 import torch
 import transformers
 
-from tests.conftest import ARCHITECTURES, TINY
+from tests.conftest import ARCHITECTURES, FEW, TINY
 from tests.reference import clips, hf_model, sample_mask
-from tests.small_models import FEW_CONVOLUTIONS
 from voc2vec_jax.checkpoints.loading import from_pretrained, load_params
 from voc2vec_jax.checkpoints.saving import save_pretrained
 from voc2vec_jax.config import ModelConfig
@@ -33,7 +32,7 @@ HEAD = {"projector.weight", "projector.bias", "classifier.weight", "classifier.b
 
 
 def config_of(layout: str = "base", **fields: object) -> ModelConfig:
-    few = {**FEW_CONVOLUTIONS, "num_hidden_layers": 1}
+    few = {**FEW, "num_hidden_layers": 1}
     return ModelConfig(**{**TINY, **few, **ARCHITECTURES[layout], **fields})
 
 

@@ -79,6 +79,7 @@ def first(place: Path) -> Path:
     return workdir
 
 
+@pytest.mark.thorough
 def test_the_second_iteration_starts_from_the_first(
     place: Path, first: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

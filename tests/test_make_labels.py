@@ -12,8 +12,8 @@ from sklearn.cluster import KMeans
 from data_pipelines.corpora.sources import store_from_table
 from data_pipelines.frame_labels.label_store import LabelStore
 from data_pipelines.stores.flat_store import FlatStore, from_int16
-from tests.conftest import TINY
-from tests.small_models import FEW_CONVOLUTIONS, random_params
+from tests.conftest import FEW, TINY
+from tests.small_models import random_params
 from tools import make_labels
 from voc2vec_jax.audio.frame_grid import frames_from_samples
 from voc2vec_jax.audio.mfcc import mfcc
@@ -130,7 +130,7 @@ def test_one_fit_for_another_corpus(folder: Path, labels: Path, tmp_path: Path) 
 
 
 def hubert(folder: Path, seed: int = 0) -> PretrainedModel:
-    config = ModelConfig(**{**TINY, **FEW_CONVOLUTIONS}, model_type="hubert")
+    config = ModelConfig(**{**TINY, **FEW}, model_type="hubert")
     params = random_params(HubertModel, config, seed)
     made = PretrainedModel(
         HubertModel, config, params, preprocessor=Preprocessor(), padding="masked"

@@ -385,7 +385,11 @@ def test_a_model_that_was_called_before_switches_and_switches_back(
 
 @pytest.mark.unoptimised
 @pytest.mark.parametrize(
-    ("padding", "keyed"), [("hf", False), ("masked", True)], ids=["evaluation", "training"]
+    ("padding", "keyed"),
+    [
+        pytest.param("hf", False, id="evaluation"),
+        pytest.param("masked", True, id="training", marks=pytest.mark.thorough),
+    ],
 )
 def test_a_model_is_the_same_in_plain_form(
     tiny_config: ModelConfig, padding: Padding, keyed: bool

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import ARCHITECTURES, TINY
+from tests.conftest import ARCHITECTURES, FEW, TINY
 from tests.reference import clips, hf_model, sample_mask, tensors_of
-from tests.small_models import FEW_CONVOLUTIONS
 from voc2vec_jax.audio.frame_grid import frames_from_samples
 from voc2vec_jax.checkpoints import convert
 from voc2vec_jax.config import ModelConfig
@@ -100,7 +99,7 @@ def test_every_hidden_state_of_full_size_models(config: ModelConfig, attention_m
 
 def quick(config: ModelConfig) -> ModelConfig:
     """Of fewer convolutions and blocks, where their number does not matter."""
-    return dataclasses.replace(config, **FEW_CONVOLUTIONS, num_hidden_layers=1)
+    return dataclasses.replace(config, **FEW, num_hidden_layers=1)
 
 
 def test_span_mask_replaces_the_same_frames(tiny_config: ModelConfig) -> None:

@@ -13,9 +13,9 @@ import torch
 import transformers
 from safetensors.numpy import load_file
 
-from tests.conftest import ARCHITECTURES, TINY
+from tests.conftest import ARCHITECTURES, FEW, TINY
 from tests.reference import clips, hf_model, sample_mask
-from tests.small_models import FEW_CONVOLUTIONS, random_params
+from tests.small_models import random_params
 from tests.test_hubert import LABELS, batch_of, draws_for
 from tools import convert_weights, verify_parity
 from voc2vec_jax.checkpoints import loading
@@ -38,7 +38,7 @@ def config_of(layout: str = "base", **fields: object) -> ModelConfig:
     return ModelConfig(
         **{
             **TINY,
-            **FEW_CONVOLUTIONS,
+            **FEW,
             "num_hidden_layers": 1,
             **ARCHITECTURES[layout],
             "model_type": "hubert",

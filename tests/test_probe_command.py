@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_pipelines.synthetic.corpus import CLASSES, write_wavs
-from tests.conftest import ARCHITECTURES, TINY
-from tests.small_models import FEW_CONVOLUTIONS
+from tests.conftest import ARCHITECTURES, FEW, TINY
 from tools import probe
 from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.checkpoints.saving import save_pretrained
@@ -23,9 +22,7 @@ def test_every_row_is_printed_and_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_wavs(tmp_path / "wavs", speakers=6, takes=1)
-    config = ModelConfig(
-        **{**TINY, **FEW_CONVOLUTIONS, **ARCHITECTURES["base"], "num_hidden_layers": 1}
-    )
+    config = ModelConfig(**{**TINY, **FEW, **ARCHITECTURES["base"], "num_hidden_layers": 1})
     model = PretrainedModel(Wav2Vec2Model, config, {}, preprocessor=Preprocessor())
     save_pretrained(probing.randomly_initialised(model, 5), tmp_path / "model")
     out = tmp_path / "probe.json"

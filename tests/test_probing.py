@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.synthetic.corpus import SyntheticClip, synthetic_corpus
-from tests.conftest import ARCHITECTURES, TINY
-from tests.small_models import FEW_CONVOLUTIONS
+from tests.conftest import ARCHITECTURES, FEW, TINY
 from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.evaluation import probing
@@ -43,7 +42,7 @@ def mfcc(corpus: list[SyntheticClip]) -> probing.Features:
 
 
 def make_model(padding: str = "masked", architecture: str = "base") -> PretrainedModel:
-    config = ModelConfig(**{**TINY, **FEW_CONVOLUTIONS, **ARCHITECTURES[architecture]})
+    config = ModelConfig(**{**TINY, **FEW, **ARCHITECTURES[architecture]})
     model = PretrainedModel(
         Wav2Vec2Model,
         config,

@@ -11,9 +11,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tests.conftest import NO_DROPOUT
+from tests.conftest import FEW, NO_DROPOUT
 from tests.reference import clips, hf_model, tensors_of
-from tests.small_models import FEW_CONVOLUTIONS
 from voc2vec_jax.checkpoints import convert
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.models import Wav2Vec2ForPreTraining, Wav2Vec2Model
@@ -53,7 +52,7 @@ def both(
 @pytest.fixture
 def tiny_config(tiny_config: ModelConfig) -> ModelConfig:
     """That of all tests, of fewer convolutions, none of which knows of training."""
-    return dataclasses.replace(tiny_config, **FEW_CONVOLUTIONS)
+    return dataclasses.replace(tiny_config, **FEW)
 
 
 @pytest.mark.parametrize(

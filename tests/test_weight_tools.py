@@ -9,9 +9,8 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
-from tests.conftest import ARCHITECTURES, TINY
+from tests.conftest import ARCHITECTURES, FEW, TINY
 from tests.reference import clips, hf_model
-from tests.small_models import FEW_CONVOLUTIONS
 from tests.test_fairseq import save_fairseq
 from tools import convert_weights, verify_parity
 from voc2vec_jax.checkpoints.loading import from_pretrained
@@ -21,9 +20,7 @@ from voc2vec_jax.models.architectures import CLASSIFIERS
 
 
 def save_theirs(name: str, layout: str, folder: Path, **fields: object) -> torch.nn.Module:
-    model = hf_model(
-        name, ModelConfig(**{**TINY, **FEW_CONVOLUTIONS, **ARCHITECTURES[layout], **fields})
-    )
+    model = hf_model(name, ModelConfig(**{**TINY, **FEW, **ARCHITECTURES[layout], **fields}))
     model.save_pretrained(folder)
     return model
 
