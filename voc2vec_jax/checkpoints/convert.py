@@ -20,6 +20,10 @@ Tensors = dict[str, np.ndarray]
 
 ENCODER_PREFIXES = ("wav2vec2.", "hubert.")
 """Where models with a head keep the encoder, by family; a bare encoder has no prefix."""
+ENCODER_ROOTS = ("feature_extractor", "feature_projection", "encoder", "masked_spec_embed")
+"""What an encoder's own tensors begin with; all else is a head."""
+MASK_EMBEDDING = "masked_spec_embed"
+"""Read in training only, so that a file may lack it or have it to spare, as in transformers."""
 ALIGNMENT_BYTES = 64
 STRIP = 32
 """Elements of the last axis that are copied together."""
@@ -96,20 +100,20 @@ def from_hf(
     expected: AbstractParams,
     *,
     new_heads: bool = False,
-    drop_heads: bool = False,
     replace_heads: bool = False,
     redrawn: tuple[str, ...] = (),
 ) -> tuple[Tensors, Ledger]:
     """Hugging Face tensors as parameters for the paths in `expected`.
 
     A prefix that only one side has (`wav2vec2.`, `hubert.`) is bridged. The encoder must match
-    completely; heads may differ only as asked.
+    completely, but for the mask embedding, which only training reads: it is new where the source
+    lacks it. Heads that the target has no place for are dropped; one that the source lacks is new
+    only if that is asked for.
 
     Args:
         tensors: By Hugging Face name, any floating dtype; read one by one.
         expected: Shapes and dtypes by dotted path.
         new_heads: Allow parameters of a head that the source lacks; they are not in the result.
-        drop_heads: Allow source tensors outside the encoder to be left behind.
         replace_heads: Leave the source's heads behind even where they would fit.
         redrawn: Parameters whose path begins so are new whatever the source holds under their
             name, of whichever shape; what it holds is dropped.
@@ -125,7 +129,7 @@ def from_hf(
     if replace_heads:
         heads |= {name for name in source if _is_head(name, expected)}
         source = {name: held for name, held in source.items() if name not in heads}
-        new_heads = drop_heads = True
+        new_heads = True
     problems: list[str] = []
     result: Tensors = {}
     used: set[str] = set()
@@ -134,7 +138,8 @@ def from_hf(
     for path, shape in expected.items():
         names = [name for name in (hf_name(path), hf_name(path, also_read=True)) if name in source]
         if not names:
-            if path.startswith(redrawn) or (new_heads and _is_head(path, expected)):
+            may_be_new = path.startswith(redrawn) or is_mask_embedding(path)
+            if may_be_new or (new_heads and _is_head(path, expected)):
                 new.append(path)
             else:
                 problems.append(f"missing     {hf_name(path)}  {_hf_shape(path, shape.shape)}")
@@ -162,12 +167,9 @@ def from_hf(
             if not np.isfinite(value).all():
                 problems.append(f"not finite  {names[0]}  holds NaN or infinity")
             result[path] = value
-    unexpected = sorted(set(source) - used)
-    dropped = sorted(heads) + [name for name in unexpected if _is_head(name, expected)]
-    if not drop_heads:
-        problems += [f"unexpected  {name}" for name in dropped]
-        dropped = []
-    problems += [f"unexpected  {name}" for name in unexpected if not _is_head(name, expected)]
+    spare = {n for n in set(source) - used if _is_head(n, expected) or is_mask_embedding(n)}
+    dropped = sorted(heads | spare)
+    problems += [f"unexpected  {name}" for name in sorted(set(source) - used - spare)]
     if problems:
         raise ConversionError(
             f"{len(problems)} tensors do not fit the model:\n  " + "\n  ".join(problems)
@@ -190,8 +192,20 @@ def _bridge_prefix(
         encoder = {name.removeprefix(source): name for name in tensors if name.startswith(source)}
         return encoder, {name for name in tensors if not name.startswith(source)}
     if target and not source:
-        return {target + name: name for name in tensors}, set()
+        return {target + name if _is_of_encoder(name) else name: name for name in tensors}, set()
+    if not source:  # a head may stand beside a bare encoder
+        heads = {name for name in tensors if not _is_of_encoder(name)}
+        return {name: name for name in tensors if name not in heads}, heads
     return {name: name for name in tensors}, set()
+
+
+def is_mask_embedding(name: str) -> bool:
+    """Whether a tensor or parameter is what replaces masked frames."""
+    return name.rpartition(".")[2] == MASK_EMBEDDING
+
+
+def _is_of_encoder(name: str) -> bool:
+    return name.partition(".")[0] in ENCODER_ROOTS
 
 
 def _is_head(name: str, expected: AbstractParams) -> bool:

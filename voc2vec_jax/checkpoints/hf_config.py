@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from voc2vec_jax.config import ModelConfig
@@ -64,15 +64,34 @@ def _labels_from_hf(fields: Mapping[str, Any]) -> tuple[str, ...]:
         if type(count) is not int or not 1 <= count <= MAX_LABELS:
             raise ConfigError(f"num_labels={count!r}: must be a whole number to {MAX_LABELS}")
         return tuple(f"LABEL_{index}" for index in range(count))
-    if not isinstance(names, Mapping) or not all(isinstance(v, str) for v in names.values()):
+    if not isinstance(names, Mapping):
         raise ConfigError(f"id2label={str(names)[:200]}: must give a name per class number")
-    by_number = {str(number): name for number, name in names.items()}
+    by_number = {str(number): str(name) for number, name in names.items()}
     wanted = [str(number) for number in range(len(by_number))]
     if sorted(by_number) != sorted(wanted):
         raise ConfigError(
             f"id2label={str(names)[:200]}: must number the classes from 0 to {len(names) - 1}"
         )
-    return tuple(by_number[number] for number in wanted)
+    in_order = [by_number[number] for number in wanted]
+    # Classes are told apart by their names.
+    return tuple(
+        f"{name} ({number})" if in_order.count(name) > 1 else name
+        for number, name in enumerate(in_order)
+    )
+
+
+def label_notes(fields: Mapping[str, Any]) -> Iterator[str]:
+    """What was changed in the names of the classes, so that they are different pieces of text."""
+    names = fields.get("id2label")
+    held = list(names.values()) if isinstance(names, Mapping) else []
+    if any(not isinstance(name, str) for name in held):
+        yield "id2label has names that are no text; they are taken as written"
+    texts = [str(name) for name in held]
+    repeated = sorted({text for text in texts if texts.count(text) > 1})
+    if repeated:
+        yield (
+            f"id2label has {', '.join(map(repr, repeated[:5]))} more than once; its number is added"
+        )
 
 
 def _typed(name: str, value: Any, default: Any) -> Any:

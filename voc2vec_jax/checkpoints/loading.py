@@ -56,8 +56,9 @@ def from_pretrained(
 ) -> PretrainedModel:
     """Loads a checkpoint.
 
-    The encoder must be there completely. A head is kept if it belongs to the class that is loaded,
-    and dropped if another class is asked for; what is dropped or fresh is logged as a warning.
+    The encoder must be there completely, but for the mask embedding, which only training reads. A
+    head is kept if it belongs to the class that is loaded, and dropped if that has no place for it;
+    what is dropped or fresh is logged as a warning, and so is what the checkpoint does not say.
 
     Args:
         source: A Hugging Face folder (`config.json` with safetensors or PyTorch's `.bin`, in one
@@ -104,12 +105,12 @@ def from_pretrained(
             "what transformers 5 computes",
             held.place,
         )
+    for note in held.notes:
+        log.warning("%s: %s", held.place, note)
     own = ARCHITECTURES[family].get(held.architecture)
     chosen = _choose(held, own, architecture)
     fresh_head = labels is not None and (chosen is not own or config.labels != held.config.labels)
-    tensors, ledger = _fill(
-        held, chosen, config, drop_heads=chosen is not own, replace_heads=fresh_head
-    )
+    tensors, ledger = _fill(held, chosen, config, replace_heads=fresh_head)
     # Popped, so that no more than one tensor is there twice.
     params = {path: jax.numpy.asarray(tensors.pop(path)) for path in list(tensors)}
     params |= _fresh(chosen, config, ledger.new, seed)
@@ -187,7 +188,7 @@ def load_params(
     ]
     if differing:
         raise ConfigError(f"{held.place}: another architecture ({'; '.join(differing)})")
-    return _fill(held, architecture, config, redrawn, new_heads=True, drop_heads=True)
+    return _fill(held, architecture, config, redrawn, new_heads=True)
 
 
 def _fill(

@@ -285,4 +285,4 @@ def write_weights(model: PretrainedModel, directory: Path) -> None:
     }
     directory.mkdir(parents=True, exist_ok=True)
     with Checkpoints(directory, keep=1) as checkpoints:
-        checkpoints.save(0, {"params": model.params}, meta)
+        checkpoints.save(0, {"params": model.known_params}, meta)

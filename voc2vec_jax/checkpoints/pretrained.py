@@ -10,7 +10,7 @@ import numpy as np
 
 from voc2vec_jax.audio.frame_grid import frames_from_samples
 from voc2vec_jax.audio.signal import SAMPLE_RATE, pad_batch
-from voc2vec_jax.checkpoints.convert import Ledger
+from voc2vec_jax.checkpoints.convert import Ledger, is_mask_embedding
 from voc2vec_jax.config.model import ModelConfig
 from voc2vec_jax.errors import FreshHeadError
 from voc2vec_jax.models.architectures import ENCODERS, Architecture, Output
@@ -112,9 +112,16 @@ class PretrainedModel:
         over_padding = self.padding == "hf" and not self.preprocessor.return_attention_mask
         return pad_batch(waveforms, normalize="padded" if over_padding else "clip")
 
+    @property
+    def known_params(self) -> Params:
+        """The parameters that somebody has trained: all but a mask embedding the source lacked."""
+        fresh = self.ledger.new if self.ledger else ()
+        return {path: value for path, value in self.params.items() if path not in fresh}
+
     def refuse_fresh_head(self, consequence: str) -> None:
         """Raises FreshHeadError if the source had no weights for a part of this model."""
-        new = self.ledger.new if self.ledger else ()
+        held = self.ledger.new if self.ledger else ()
+        new = [path for path in held if not is_mask_embedding(path)]  # no score depends on that
         if new:
             raise FreshHeadError(
                 f"{', '.join(new)}: fresh, not trained, so {consequence}; fine-tune the model "

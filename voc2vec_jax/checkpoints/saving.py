@@ -48,7 +48,7 @@ def save_pretrained(
     name = model.architecture.__name__
     config = config_to_hf(model.config, as_exported(name))
     card = model_card.render(name, model.config, facts, trained_padding)
-    weights, head = apart(name, convert.to_hf(model.params))
+    weights, head = apart(name, convert.to_hf(model.known_params))
     with writing_head(folder, head), writing_tensors(folder, weights, max_shard_bytes):
         remove_head(folder)
         _write_json(folder / "config.json", config)

@@ -13,13 +13,15 @@ from voc2vec_jax.audio.signal import SAMPLE_RATE
 from voc2vec_jax.checkpoints import hubert_head
 from voc2vec_jax.checkpoints.formats.fairseq import read_fairseq
 from voc2vec_jax.checkpoints.formats.huggingface import read_safetensors, read_tensors
-from voc2vec_jax.checkpoints.hf_config import config_from_hf
+from voc2vec_jax.checkpoints.hf_config import config_from_hf, label_notes
 from voc2vec_jax.checkpoints.orbax import find_checkpoints, read_weights
 from voc2vec_jax.checkpoints.pretrained import Preprocessor
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.errors import CheckpointError, ConfigError
+from voc2vec_jax.models.architectures import CLASSIFIERS, ENCODERS
 
 ALLOWED_FILES = ("*.json", "model*.safetensors", hubert_head.FILE)
+PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 ALLOWED_WITHOUT_SAFETENSORS = ("pytorch_model*.bin",)
 
 
@@ -37,6 +39,8 @@ class CheckpointSource:
     """By Hugging Face name, in Hugging Face's layout."""
     left_behind: tuple[str, ...] = ()
     """Names in the file of what no model here has a place for."""
+    notes: tuple[str, ...] = ()
+    """Sentences about what it does not say, and what is assumed instead."""
     old_weighted_sum: bool = False
     """Whether it was saved by a transformers release with the older last hidden state, by a
     model whose output that changes."""
@@ -107,10 +111,16 @@ def _from_hf_folder(folder: Path) -> CheckpointSource:
         config = config_from_hf(fields)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    names = fields.get("architectures") or [_encoder_name(config)]
+    tensors, notes = read_tensors(folder), list(label_notes(fields))
+    names = fields.get("architectures")
+    if not names:
+        names = [_class_by_tensors(tensors, config)]
+        notes.append(f"config.json names no architecture; its tensors are those of a {names[0]}")
     if not isinstance(names, list) or not isinstance(names[0], str):
         raise CheckpointError(f"{path}: architectures={names!r}; must be a list of a class name")
-    architecture, tensors = names[0], read_tensors(folder)
+    architecture = names[0]
+    preprocessor, assumed = _read_preprocessor(folder, config)
+    notes += assumed
     left_behind: tuple[str, ...] = ()
     head = folder / hubert_head.FILE
     if head.is_file():
@@ -123,9 +133,10 @@ def _from_hf_folder(folder: Path) -> CheckpointSource:
         place=folder,
         architecture=architecture,
         config=config,
-        preprocessor=_read_preprocessor(folder, config),
+        preprocessor=preprocessor,
         tensors=tensors,
         left_behind=left_behind,
+        notes=tuple(notes),
         old_weighted_sum=(
             config.use_weighted_layer_sum
             and config.do_stable_layer_norm
@@ -134,13 +145,15 @@ def _from_hf_folder(folder: Path) -> CheckpointSource:
     )
 
 
-def _encoder_name(config: ModelConfig) -> str:
-    return {"wav2vec2": "Wav2Vec2Model", "hubert": "HubertModel"}[config.model_type]
+def _class_by_tensors(tensors: Mapping[str, np.ndarray], config: ModelConfig) -> str:
+    """The classifier where both of its layers are there, else the encoder."""
+    kinds = CLASSIFIERS if {"projector.weight", "classifier.weight"} <= set(tensors) else ENCODERS
+    return kinds[config.model_type].__name__
 
 
-def _read_preprocessor(folder: Path, config: ModelConfig) -> Preprocessor:
-    path = folder / "preprocessor_config.json"
-    fields = read_json(path) if path.is_file() else {}
+def _read_preprocessor(folder: Path, config: ModelConfig) -> tuple[Preprocessor, list[str]]:
+    """How the folder wants its signals, from where transformers looks; and what is assumed."""
+    path, fields = _preprocessing_fields(folder)
     rate = fields.get("sampling_rate", SAMPLE_RATE)
     if rate != SAMPLE_RATE:
         raise CheckpointError(f"{path}: sampling_rate={rate}; only {SAMPLE_RATE} is supported")
@@ -153,7 +166,32 @@ def _read_preprocessor(folder: Path, config: ModelConfig) -> Preprocessor:
     for name, value in values.items():
         if type(value) is not bool:
             raise CheckpointError(f"{path}: {name}={value!r}; must be true or false")
-    return Preprocessor(**values)
+    preprocessor = Preprocessor(**values)
+    if path is not None:
+        return preprocessor, []
+    return preprocessor, [
+        f"holds neither {PREPROCESSOR} nor a {PROCESSOR} with a feature extractor, so that "
+        f"do_normalize={preprocessor.do_normalize} and "
+        f"return_attention_mask={preprocessor.return_attention_mask} are assumed"
+    ]
+
+
+def _preprocessing_fields(folder: Path) -> tuple[Path | None, Mapping[str, Any]]:
+    """Those of the feature extractor, and their file; None if there is no such file.
+
+    transformers 5 nests them in the file of the processor, and reads that first.
+    """
+    path = folder / PROCESSOR
+    if path.is_file():
+        processor = read_json(path)
+        for name in ("feature_extractor", "audio_processor"):
+            if name in processor:
+                nested = processor[name]
+                if not isinstance(nested, dict):
+                    raise CheckpointError(f"{path}: {name}={nested!r:.100}; must be an object")
+                return path, nested
+    path = folder / PREPROCESSOR
+    return (path, read_json(path)) if path.is_file() else (None, {})
 
 
 def _from_fairseq(path: Path) -> CheckpointSource:
