@@ -62,11 +62,7 @@ def load_audio(path: str | os.PathLike[str], *, allow_truncated: bool = False) -
         raise AudioError(path, "has NaN or infinite samples; export it again from its source")
     waveform = _mix_to_mono(samples, path)
     if rate != SAMPLE_RATE and waveform.size:
-        import librosa  # takes seconds to import, and 16 kHz files do not need it
-
-        waveform = librosa.resample(
-            waveform, orig_sr=rate, target_sr=SAMPLE_RATE, res_type="soxr_hq"
-        )
+        waveform = resample(waveform, rate)
     if len(waveform) < MIN_SAMPLES:
         raise AudioError(
             path,
@@ -74,6 +70,16 @@ def load_audio(path: str | os.PathLike[str], *, allow_truncated: bool = False) -
             "leave it out or pad it",
         )
     return waveform
+
+
+def resample(waveform: _Float32, rate: int) -> _Float32:
+    """A signal [S] of another rate, in Hz, at 16 kHz."""
+    import librosa  # takes seconds to import, and 16 kHz files do not need it
+
+    resampled: _Float32 = librosa.resample(
+        waveform, orig_sr=rate, target_sr=SAMPLE_RATE, res_type="soxr_hq"
+    )
+    return resampled
 
 
 def normalize(waveform: _Float32) -> _Float32:

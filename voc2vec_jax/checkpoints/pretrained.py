@@ -10,6 +10,7 @@ import numpy as np
 
 from voc2vec_jax.audio.frame_grid import frames_from_samples
 from voc2vec_jax.audio.signal import SAMPLE_RATE, pad_batch
+from voc2vec_jax.audio.sounds import Sound, waveforms_of
 from voc2vec_jax.checkpoints.convert import Ledger, is_mask_embedding
 from voc2vec_jax.config.model import ModelConfig
 from voc2vec_jax.errors import FreshHeadError
@@ -98,15 +99,30 @@ class PretrainedModel:
 
         self._forward = jax.jit(forward, static_argnums=3)
 
-    def preprocess(self, waveforms: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    def preprocess(
+        self,
+        sounds: Sound | Sequence[Sound],
+        *,
+        sampling_rate: int | None = None,
+        resample: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Clips as one padded batch, normalised as the checkpoint says.
 
         Args:
-            waveforms: Float32 [S] each, 16 kHz mono, of any lengths from 400 samples.
+            sounds: An array [S] of floats or integers, a list of numbers, a tensor of PyTorch or
+                the path of a file; or a list of such, of any lengths from 400 samples.
+            sampling_rate: Of the arrays, Hz; None means 16 kHz. Files are resampled as they are
+                read.
+            resample: Resample arrays of another rate, instead of refusing them.
 
         Returns:
             waveform [B, S] float32 and lengths [B] int32, for calling the model.
+
+        Raises:
+            ValueError: Several channels, another rate, or what is no sound.
+            AudioError: A file cannot be used.
         """
+        waveforms = waveforms_of(sounds, sampling_rate, resampled=resample)
         if not self.preprocessor.do_normalize:
             return pad_batch(waveforms, normalize="none")
         over_padding = self.padding == "hf" and not self.preprocessor.return_attention_mask
