@@ -20,7 +20,7 @@ Tensors = dict[str, np.ndarray]
 
 ENCODER_PREFIXES = ("wav2vec2.", "hubert.")
 """Where models with a head keep the encoder, by family; a bare encoder has no prefix."""
-ENCODER_ROOTS = ("feature_extractor", "feature_projection", "encoder", "masked_spec_embed")
+ENCODER_ROOTS = {"feature_extractor", "feature_projection", "encoder", "masked_spec_embed"}
 """What an encoder's own tensors begin with; all else is a head."""
 MASK_EMBEDDING = "masked_spec_embed"
 """Read in training only, so that a file may lack it or have it to spare, as in transformers."""
@@ -192,9 +192,12 @@ def _bridge_prefix(
         encoder = {name.removeprefix(source): name for name in tensors if name.startswith(source)}
         return encoder, {name for name in tensors if not name.startswith(source)}
     if target and not source:
-        return {target + name if _is_of_encoder(name) else name: name for name in tensors}, set()
+        return {
+            target + name if _root(name) in ENCODER_ROOTS else name: name for name in tensors
+        }, set()
     if not source:  # a head may stand beside a bare encoder
-        heads = {name for name in tensors if not _is_of_encoder(name)}
+        roots = {_root(path) for path in expected}
+        heads = {name for name in tensors if _root(name) not in roots | ENCODER_ROOTS}
         return {name: name for name in tensors if name not in heads}, heads
     return {name: name for name in tensors}, set()
 
@@ -204,8 +207,8 @@ def is_mask_embedding(name: str) -> bool:
     return name.rpartition(".")[2] == MASK_EMBEDDING
 
 
-def _is_of_encoder(name: str) -> bool:
-    return name.partition(".")[0] in ENCODER_ROOTS
+def _root(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _is_head(name: str, expected: AbstractParams) -> bool:
