@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from voc2vec_jax import HubertModel, Wav2Vec2Model, from_pretrained, save_pretrained
 from voc2vec_jax.checkpoints.loading import load_encoder
 from voc2vec_jax.cli.predict import main as predict
-from voc2vec_jax.errors import DONE
+from voc2vec_jax.errors import DONE, CheckpointError, ConfigError
 
 Tensors = dict[str, np.ndarray]
 SIZES: dict[str, Any] = {
@@ -172,6 +172,71 @@ def test_labels_are_told_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture)
         assert from_pretrained(numbers).config.labels == ("3", "None")
     assert "id2label has 'cough' more than once" in caplog.text
     assert "id2label has names that are no text" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "wrapper", ["module.", "model.", "base_model.model.", "_orig_mod.", "wav2vec2.", "a.b.c."]
+)
+@pytest.mark.parametrize("kind", ["Wav2Vec2Model", "Wav2Vec2ForSequenceClassification"])
+def test_what_stands_before_all_names_is_left_out_and_said(
+    kind: str, wrapper: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = from_pretrained(make(tmp_path / "plain", kind))
+    folder = make(
+        tmp_path / "wrapped",
+        kind,
+        lambda held: {wrapper + name: value for name, value in held.items()},
+    )
+    with caplog.at_level(logging.WARNING):
+        wrapped = from_pretrained(folder)
+    # Before a bare encoder the name of its family is no wrapper.
+    said = not (kind == "Wav2Vec2Model" and wrapper == "wav2vec2.")
+    assert (f"begin with '{wrapper}', which is left out" in caplog.text) == said
+    assert wrapped.params.keys() == plain.params.keys()
+    for path, value in plain.params.items():
+        np.testing.assert_array_equal(wrapped.params[path], value)
+
+
+def test_what_holds_no_encoder_of_ours_says_so_in_a_sentence(tmp_path: Path) -> None:
+    folder = make(tmp_path / "other", "Wav2Vec2Model", lambda held: {"blocks.0.w": np.ones(3)})
+    with pytest.raises(CheckpointError, match=r"hold none \(1 tensors, such as 'blocks"):
+        from_pretrained(folder)
+    twice = make(
+        tmp_path / "twice",
+        "Wav2Vec2Model",
+        lambda held: {f"{part}.{n}": v for part in ("teacher", "student") for n, v in held.items()},
+    )
+    with pytest.raises(CheckpointError, match="and hold 2 of them"):
+        from_pretrained(twice)
+
+
+def test_adapters_and_quantised_weights_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"is an adapter of PEFT.* merge it into"):
+        from_pretrained(tmp_path / "adapter")
+    quantised = make(
+        tmp_path / "quantised",
+        "Wav2Vec2Model",
+        config=lambda fields: {**fields, "quantization_config": {"load_in_8bit": True}},
+    )
+    with pytest.raises(CheckpointError, match="quantised weights, which are not read; save"):
+        from_pretrained(quantised)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("add_adapter", "add_adapter=True: adapters are not supported"),
+        ("conv_pos_batch_norm", "a batch norm before the positions is not supported"),
+    ],
+)
+def test_what_a_model_cannot_do_is_a_whole_sentence(
+    field: str, message: str, tmp_path: Path
+) -> None:
+    folder = make(tmp_path, "HubertModel", config=lambda fields: {**fields, field: True})
+    with pytest.raises(ConfigError, match=message):
+        from_pretrained(folder)
 
 
 @pytest.mark.parametrize("nested", [True, False])

@@ -14,7 +14,10 @@ LABEL_FIELDS = ("id2label", "label2id", "num_labels", "labels")
 UNSUPPORTED = {
     "add_adapter": (False, "adapters are not supported"),
     "adapter_attn_dim": (None, "adapters are not supported"),
-    "conv_pos_batch_norm": (False, "a batch norm before the positional convolution is not"),
+    "conv_pos_batch_norm": (
+        False,
+        "a batch norm before the positions is not supported",
+    ),
 }
 OF_HUBERT_HEAD = ("final_dim", "num_clusters", "num_special_classes")
 OURS_ALONE = ("final_norm_in_hidden_states", "classifier_activation", *OF_HUBERT_HEAD)

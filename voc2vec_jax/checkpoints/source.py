@@ -16,11 +16,13 @@ from voc2vec_jax.checkpoints.formats.huggingface import read_safetensors, read_t
 from voc2vec_jax.checkpoints.hf_config import config_from_hf, label_notes
 from voc2vec_jax.checkpoints.orbax import find_checkpoints, read_weights
 from voc2vec_jax.checkpoints.pretrained import Preprocessor
+from voc2vec_jax.checkpoints.wrappers import Unwrapped, wrapper_of
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.errors import CheckpointError, ConfigError
 from voc2vec_jax.models.architectures import CLASSIFIERS, ENCODERS
 
 ALLOWED_FILES = ("*.json", "model*.safetensors", hubert_head.FILE)
+ADAPTER = "adapter_config.json"
 PREPROCESSOR, PROCESSOR = "preprocessor_config.json", "processor_config.json"
 ALLOWED_WITHOUT_SAFETENSORS = ("pytorch_model*.bin",)
 
@@ -106,12 +108,26 @@ def resolve(location: str | os.PathLike[str], revision: str | None = None) -> Pa
 
 def _from_hf_folder(folder: Path) -> CheckpointSource:
     path = folder / "config.json"
+    if (folder / ADAPTER).is_file() and not path.is_file():
+        raise CheckpointError(
+            f"{folder}: is an adapter of PEFT, not a model; merge it into its base model in "
+            "PyTorch (merge_and_unload), and save that"
+        )
     fields = read_json(path)
+    if "quantization_config" in fields:
+        raise CheckpointError(
+            f"{path}: describes quantised weights, which are not read; save the model in float32, "
+            "float16 or bfloat16"
+        )
     try:
         config = config_from_hf(fields)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     tensors, notes = read_tensors(folder), list(label_notes(fields))
+    wrapper = wrapper_of(tensors, folder)
+    if wrapper:
+        tensors = Unwrapped(tensors, wrapper)
+        notes.append(f"its tensors begin with {wrapper!r}, which is left out")
     names = fields.get("architectures")
     if not names:
         names = [_class_by_tensors(tensors, config)]
