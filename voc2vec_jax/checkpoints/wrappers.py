@@ -41,13 +41,13 @@ def wrapper_of(names: Iterable[str], place: Path) -> str:
     """
     held = list(names)
     before = {name.removesuffix(FIRST) for name in held if name.endswith(FIRST)}
-    if not before and any(_is_ours(name) for name in held):
+    if not before and (not held or any(_is_ours(name) for name in held)):
         return ""  # a damaged one, whose missing tensors will be listed
     if len(before) != 1:
         found = f"{len(before)} of them" if before else "none"
         raise CheckpointError(
             f"{place}: its weights must hold one encoder of wav2vec 2.0 or HuBERT, and hold {found}"
-            f" ({len(held)} tensors, such as {min(held, default='none')!r}); give a checkpoint of "
+            f" ({len(held)} tensors, such as {min(held)!r}); give a checkpoint of "
             "these families"
         )
     prefix = before.pop()
