@@ -10,83 +10,19 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
+from tests.zoo import ZOO, having, make, with_final_projection, without_mask_embedding
 from voc2vec_jax import HubertModel, Wav2Vec2Model, from_pretrained, save_pretrained
 from voc2vec_jax.checkpoints.loading import load_encoder
 from voc2vec_jax.cli.predict import main as predict
 from voc2vec_jax.errors import DONE, CheckpointError, ConfigError
 
-Tensors = dict[str, np.ndarray]
-SIZES: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 48,
-    "conv_dim": [8] * 7,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 2,
-    "classifier_proj_size": 16,
-    "vocab_size": 12,
-}
-
-
-def make(
-    folder: Path,
-    kind: str,
-    tensors: Callable[[Tensors], Tensors] = lambda held: held,
-    config: Callable[[dict[str, Any]], dict[str, Any]] = lambda fields: fields,
-    **values: Any,
-) -> Path:
-    """A folder of transformers, with what some publisher did to it."""
-    torch.manual_seed(0)
-    of_hubert = kind.startswith("Hubert")
-    described = transformers.HubertConfig if of_hubert else transformers.Wav2Vec2Config
-    model = getattr(transformers, kind)(described(**SIZES, **values))
-    model.save_pretrained(folder)
-    transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
-    path = folder / "model.safetensors"
-    save_file(tensors(load_file(path)), path, metadata={"format": "pt"})
-    path = folder / "config.json"
-    path.write_text(json.dumps(config(json.loads(path.read_text()))))
-    return folder
-
-
-def without_mask_embedding(held: Tensors) -> Tensors:
-    return {name: value for name, value in held.items() if "masked_spec_embed" not in name}
-
-
-def without_architecture(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if name != "architectures"}
-
-
-def with_final_projection(held: Tensors) -> Tensors:
-    return {
-        **held,
-        "final_proj.weight": np.zeros((256, 32), np.float32),
-        "final_proj.bias": np.zeros(256, np.float32),
-    }
-
-
-def difference(folder: Path, auto: type = transformers.AutoModel) -> float:
-    """Largest difference of the encoder's output from that of transformers."""
-    waveform = np.random.default_rng(0).standard_normal((1, 4_000)).astype(np.float32)
-    with torch.no_grad():
-        reference = auto.from_pretrained(folder).eval()(torch.from_numpy(waveform))
-    theirs = reference.last_hidden_state.numpy()
-    ours = load_encoder(folder)(waveform).last_hidden_state
-    return float(np.abs(np.asarray(ours) - theirs).max())
-
-
-LAYOUTS: Mapping[str, Callable[[Path], Path]] = {
-    # facebook/wav2vec2-base-960h: a mask probability, and no embedding for it
-    "960h": lambda folder: make(folder, "Wav2Vec2ForCTC", without_mask_embedding),
+MADE: Mapping[str, Callable[[Path], Path]] = {
     "embedding without a mask": lambda folder: make(
-        folder, "Wav2Vec2Model", config=lambda fields: {**fields, "mask_time_prob": 0.0}
+        folder, "Wav2Vec2Model", config=having(mask_time_prob=0.0)
     ),
-    # lengyue233/content-vec-best: a projection beside a bare encoder
-    "contentvec": lambda folder: make(folder, "HubertModel", with_final_projection),
-    "contentvec under a prefix": lambda folder: make(folder, "HubertForCTC", with_final_projection),
+    "projection under a prefix": lambda folder: make(folder, "HubertForCTC", with_final_projection),
     "classifier without architecture": lambda folder: make(
         folder, "Wav2Vec2ForSequenceClassification", config=without_architecture
     ),
@@ -96,20 +32,74 @@ LAYOUTS: Mapping[str, Callable[[Path], Path]] = {
     "repeated label": lambda folder: make(
         folder,
         "Wav2Vec2ForSequenceClassification",
-        config=lambda fields: {**fields, "id2label": {"0": "cough", "1": "cough"}},
+        config=having(id2label={"0": "cough", "1": "cough"}),
     ),
     "labels that are numbers": lambda folder: make(
-        folder,
-        "HubertForSequenceClassification",
-        config=lambda fields: {**fields, "id2label": {"0": 3, "1": None}},
+        folder, "HubertForSequenceClassification", config=having(id2label={"0": 3, "1": None})
     ),
 }
+LOADED = {layout.hub: layout for layout in ZOO if not layout.refused}
+REFUSED = {layout.hub: layout for layout in ZOO if layout.refused}
+NOISE = np.random.default_rng(0).standard_normal((1, 4_000)).astype(np.float32)
+
+
+def without_architecture(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name != "architectures"}
+
+
+def of_transformers(folder: Path, auto: type = transformers.AutoModel) -> Any:
+    """What transformers computes of some noise."""
+    with torch.no_grad():
+        return auto.from_pretrained(folder).eval()(torch.from_numpy(NOISE))
+
+
+def difference(folder: Path) -> float:
+    """Largest difference of the encoder's output from that of transformers."""
+    ours = load_encoder(folder)(NOISE).last_hidden_state
+    return float(np.abs(np.asarray(ours) - of_transformers(folder).last_hidden_state.numpy()).max())
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("hub", LOADED)
+def test_a_published_layout_loads_computes_the_same_and_is_written_again(
+    hub: str, tmp_path: Path
+) -> None:
+    layout = LOADED[hub]
+    folder = layout.make(tmp_path / "held")
+    assert difference(folder) <= 1e-5
+    if layout.loads == "encoder":
+        with pytest.raises(ValueError, match=r"encoder alone|projector"):
+            from_pretrained(folder)
+    else:
+        model = from_pretrained(folder)
+        assert model.architecture.__name__ == layout.loads
+        if "Classification" in layout.loads:
+            theirs = of_transformers(folder, transformers.AutoModelForAudioClassification)
+            np.testing.assert_allclose(model(NOISE).logits, theirs.logits, atol=1e-5)
+    encoder = load_encoder(folder)
+    save_pretrained(encoder, tmp_path / "again")
+    again = of_transformers(tmp_path / "again").last_hidden_state.numpy()
+    np.testing.assert_array_equal(again, of_transformers(folder).last_hidden_state.numpy())
+
+
+@pytest.mark.parametrize("hub", REFUSED)
+def test_a_published_layout_of_another_kind_is_refused(hub: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_pretrained(REFUSED[hub].make(tmp_path))
+    assert REFUSED[hub].refused in str(caught.value)
+    assert "config.json" in str(caught.value)
+
+
+def test_the_table_of_checkpoints_is_that_of_these_tests() -> None:
+    text = (Path(__file__).parents[1] / "docs/checkpoints.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert rows == [layout.row() for layout in ZOO]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("layout", MADE)
 def test_the_encoder_loads_and_is_that_of_transformers(layout: str, tmp_path: Path) -> None:
-    folder = LAYOUTS[layout](tmp_path / "held")
+    folder = MADE[layout](tmp_path / "held")
     if "label" not in layout:  # of which transformers refuses some
         assert difference(folder) <= 1e-5
     model = load_encoder(folder)
@@ -126,14 +116,14 @@ def test_the_encoder_loads_and_is_that_of_transformers(layout: str, tmp_path: Pa
 
 
 def test_the_ledger_says_what_is_fresh_and_what_was_dropped(tmp_path: Path) -> None:
-    ledger = load_encoder(LAYOUTS["960h"](tmp_path / "a")).ledger
+    ledger = load_encoder(LOADED["facebook/wav2vec2-base-960h"].make(tmp_path / "a")).ledger
     assert ledger is not None
     assert ledger.new == ("masked_spec_embed",)
     assert ledger.dropped == ("lm_head.bias", "lm_head.weight")
-    ledger = load_encoder(LAYOUTS["embedding without a mask"](tmp_path / "b")).ledger
+    ledger = load_encoder(MADE["embedding without a mask"](tmp_path / "b")).ledger
     assert ledger is not None
     assert (ledger.new, ledger.dropped) == ((), ("masked_spec_embed",))
-    ledger = from_pretrained(LAYOUTS["contentvec"](tmp_path / "c")).ledger
+    ledger = load_encoder(LOADED["lengyue233/content-vec-best"].make(tmp_path / "c")).ledger
     assert ledger is not None
     assert (ledger.new, ledger.dropped) == ((), ("final_proj.bias", "final_proj.weight"))
 
@@ -151,7 +141,7 @@ def test_a_classifier_without_a_mask_embedding_is_trained(tmp_path: Path) -> Non
 def test_a_classifier_is_known_by_its_tensors(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = LAYOUTS["classifier without architecture"](tmp_path / "model")
+    folder = MADE["classifier without architecture"](tmp_path / "model")
     with caplog.at_level(logging.WARNING):
         model = from_pretrained(folder)
     assert model.architecture.__name__ == "Wav2Vec2ForSequenceClassification"
@@ -165,8 +155,8 @@ def test_a_classifier_is_known_by_its_tensors(
 
 
 def test_labels_are_told_apart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    repeated = LAYOUTS["repeated label"](tmp_path / "a")
-    numbers = LAYOUTS["labels that are numbers"](tmp_path / "b")
+    repeated = MADE["repeated label"](tmp_path / "a")
+    numbers = MADE["labels that are numbers"](tmp_path / "b")
     with caplog.at_level(logging.WARNING):
         assert from_pretrained(repeated).config.labels == ("cough (0)", "cough (1)")
         assert from_pretrained(numbers).config.labels == ("3", "None")
@@ -291,7 +281,7 @@ def test_a_damaged_nested_extractor_is_named(tmp_path: Path) -> None:
 
 
 def test_the_classes_are_those_asked_for(tmp_path: Path) -> None:
-    folder = LAYOUTS["contentvec"](tmp_path)
+    folder = make(tmp_path, "HubertModel", with_final_projection)
     assert from_pretrained(folder).architecture is HubertModel
     with pytest.raises(ValueError, match="of type hubert"):
         from_pretrained(folder, architecture=Wav2Vec2Model)
