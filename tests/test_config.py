@@ -288,7 +288,6 @@ WRONG_JSON = [
     ("conv_dim", [[512]] * 7),
     ("conv_stride", {"0": 5}),
     ("id2label", ["laugh", "cry"]),
-    ("id2label", {"0": 1}),
     ("id2label", {"0": "laugh", "2": "cry"}),
     ("id2label", {"one": "laugh"}),
     ("num_labels", 0),

@@ -1,7 +1,6 @@
 """Held-out figures in the log, and the checkpoint that is best by them."""
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,9 @@ import pytest
 
 from tests import programs
 from tests.meshes import CONFIG as SMALL
+from tests.reference import clips
+from tests.test_hubert import targets_of
+from tests.test_hubert_training import CONFIG as HUBERT
 from tests.test_trainer import Clips, figures
 from tests.test_update import changed
 from voc2vec_jax.checkpoints.orbax import Checkpoints
@@ -19,9 +21,10 @@ from voc2vec_jax.distributed import sharding
 from voc2vec_jax.errors import ConfigError, PreemptedError, TrainingDivergedError
 from voc2vec_jax.models.parameters import Params
 from voc2vec_jax.objectives import Wav2Vec2Task
-from voc2vec_jax.objectives.losses import Ratio
+from voc2vec_jax.training import loop
 from voc2vec_jax.training.loop import fit
 from voc2vec_jax.training.update import Training
+from voc2vec_jax.training.validation import held_out_figures
 
 pytestmark = [pytest.mark.unoptimised, pytest.mark.usefixtures("shared_programs")]
 
@@ -70,12 +73,49 @@ def test_the_same_parameters_get_the_same_figures() -> None:
     state = training.initial_state()
     batch = sharding.place_batch(next(Clips().eval_batches()), training.mesh)
     again = {**batch}
+    others = {**batch, "window": batch["window"] + 1}
     first, second, other = (
-        jax.device_get(training.evaluate(state["params"], b, np.int32(i)))
-        for b, i in ((batch, 0), (again, 0), (batch, 1))
+        jax.device_get(training.evaluate(state["params"], b)) for b in (batch, again, others)
     )
-    assert first == second
-    assert first["loss"].total != other["loss"].total, "each batch has masks of its own"
+    assert first.contrastive.loss == second.contrastive.loss
+    assert first.contrastive.loss != other.contrastive.loss, "each window has masks of its own"
+
+
+@pytest.mark.parametrize("task", ["wav2vec2", pytest.param("hubert", marks=pytest.mark.thorough)])
+def test_held_out_figures_are_those_of_the_clips_whatever_the_batches(task: str) -> None:
+    """Also where batches are filled up, and split into micro-batches."""
+    sizes = [4_000, 3_100, 2_500, 1_900, 1_000, 700, 3_000, 900]
+    waveform, lengths = clips(sizes, seed=3)
+    config = CONFIG if task == "wav2vec2" else HUBERT
+    rows = {
+        "waveform": np.pad(waveform, ((0, 0), (0, 4_000 - waveform.shape[1]))),
+        "lengths": lengths,
+        "window": np.arange(8, dtype=np.int32),
+        "weight": np.ones(8, np.int32),
+    }
+    if task == "hubert":
+        rows["targets"] = targets_of(config.model, lengths, 4_000, 5)
+
+    def batch(numbers: list[int], fill: int) -> dict[str, np.ndarray]:
+        taken = {name: value[numbers + [0] * fill] for name, value in rows.items()}
+        taken["weight"] = np.array([1] * len(numbers) + [0] * fill, np.int32)
+        return taken
+
+    def judged(batches: list[dict[str, np.ndarray]], micro_batches: int = 1) -> dict[str, float]:
+        of_run = changed(config, train={"accumulate_steps": micro_batches})
+        training = programs.training_of(of_run)
+        params = training.initial_state()["params"]
+        return {k: v or 0.0 for k, v in held_out_figures(training, params, batches).items()}
+
+    whole = judged([rows])
+    assert whole["loss"] > 0
+    for other in (
+        judged([batch([0], 3), batch([1, 2], 2), batch([3, 4, 5, 6, 7], 3)]),
+        judged([batch([5, 3, 1], 5), batch([0, 2, 4, 6, 7], 3)], micro_batches=2),
+    ):
+        assert other.keys() == whole.keys()
+        for name, value in whole.items():
+            assert other[name] == pytest.approx(value, abs=1e-6, rel=1e-6), name
 
 
 @pytest.fixture
@@ -83,15 +123,11 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Held-out losses to hand out, one per evaluation, instead of real ones."""
     losses: list[float] = []
 
-    def evaluate(self: Training, params: Params, batch: Any, index: int) -> dict[str, Ratio]:
-        loss = Ratio(losses.pop(0), 1.0)
+    def figures_of(training: Training, params: Params, batches: Any) -> dict[str, float]:
+        loss = losses.pop(0)
         return {"loss": loss, "contrastive_loss": loss}
 
-    def eval_batches(self: Clips) -> Iterator[dict[str, np.ndarray]]:
-        yield {"waveform": np.zeros((4, 4_000), np.float32)}
-
-    monkeypatch.setattr(Training, "evaluate", evaluate)
-    monkeypatch.setattr(Clips, "eval_batches", eval_batches)
+    monkeypatch.setattr(loop, "held_out_figures", figures_of)
     return losses
 
 

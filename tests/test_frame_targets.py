@@ -296,6 +296,8 @@ def test_a_clip_with_too_few_labels_repeats_its_last(corpus: FlatStore, tmp_path
         clips=np.array([clip], np.int32),
         starts=np.zeros(1, np.int64),
         lengths=np.array([length], np.int32),
+        windows=np.zeros(1, np.int64),
+        real=np.ones(1, bool),
     )
     (row,) = targets.rows(window)
     own = store.read(int(targets.rows_of_clips[clip]))

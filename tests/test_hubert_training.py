@@ -107,8 +107,9 @@ def test_the_head_and_its_loss_stay_float32_under_bf16(layout: str) -> None:
     config = changed(CONFIG, model=ARCHITECTURES[layout], train={"precision": "bf16"})
     training = Training(config, HubertTask(config), sharding.build_mesh(MeshConfig()))
     batch = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in batch_of(0).items()}
+    batch |= dict.fromkeys(("window", "weight"), batch["lengths"])
     params, key = training.abstract_state["params"], jax.random.key(0)
-    traced = jax.make_jaxpr(training._evaluate)(params, batch, 0, key)
+    traced = jax.make_jaxpr(training._evaluate)(params, batch, key)
     seen = list(operations(traced.jaxpr))
     in_float32 = [ins for name, ins, _ in seen if name == "dot_general" and "float32" in ins]
     assert all(set(operands) == {"float32"} for operands in in_float32)

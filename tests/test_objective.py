@@ -24,6 +24,7 @@ from voc2vec_jax.models.parameters import Params, describe, merge, split
 from voc2vec_jax.models.quantizer import GumbelVectorQuantizer, Quantized
 from voc2vec_jax.objectives import Draws, Metrics, Wav2Vec2Task, losses
 from voc2vec_jax.objectives.losses import (
+    code_counts,
     code_use,
     contrastive_loss,
     diversity_loss,
@@ -202,12 +203,12 @@ def test_perplexity_runs_from_one_entry_per_group_to_all() -> None:
     counted = jnp.array([[True, True, True, True, True, False]])
     one = np.zeros((1, 6, groups, entries), np.float32)
     one[..., 2] = 1
-    use = code_use(quantized(one), counted)
+    use = code_use(code_counts(quantized(one), counted))
     assert float(use.probability_perplexity) == pytest.approx(groups, rel=1e-5)
     assert float(diversity_loss(use, groups * entries)) == pytest.approx(0.8, rel=1e-5)
     each = np.tile(np.eye(entries, dtype=np.float32)[None, :, None], (1, 1, groups, 1))
     each = np.concatenate([each, one[:, :1]], axis=1)  # the last frame does not count
-    use = code_use(quantized(each), counted)
+    use = code_use(code_counts(quantized(each), counted))
     assert float(use.probability_perplexity) == pytest.approx(groups * entries, rel=1e-5)
     assert float(use.code_perplexity) == pytest.approx(groups * entries, rel=1e-5)
     assert float(diversity_loss(use, groups * entries)) == pytest.approx(0.0, abs=1e-5)

@@ -71,6 +71,31 @@ def test_windows_of_an_epoch_partition_every_kept_clip(
 
 
 @deterministic
+@given(corpora, seeds, st.sampled_from([8, 16, 24, 64]))
+def test_an_evaluation_hears_the_same_windows_once_whatever_the_batches(
+    lengths: list[int], seed: int, rows: int
+) -> None:
+    def heard(plan: WindowPlan) -> dict[int, tuple[int, int, int]]:
+        batches = epoch_of(plan)
+        told = np.concatenate([batch.real for batch in batches])
+        numbers = np.concatenate([batch.windows for batch in batches])[told]
+        assert len(set(numbers)) == len(numbers)
+        kept = [row for row, counts in zip(rows_of(batches), told, strict=True) if counts]
+        return dict(zip(map(int, numbers), kept, strict=True))
+
+    usual = WindowPlan(np.array(lengths), SMALL, seed)
+    data = dataclasses.replace(SMALL, batch_seconds=rows * SMALL.max_seconds)
+    fitted = WindowPlan(np.array(lengths), data, seed, fit=True)
+    assert heard(fitted) == heard(usual)
+    assert len(heard(fitted)) == fitted.windows_per_epoch
+    loose = WindowPlan(np.array(lengths), data, seed)
+    assert fitted.repeats_per_epoch <= loose.repeats_per_epoch
+    assert fitted.batches_per_epoch == loose.batches_per_epoch
+    smaller = zip(fitted.shapes, loose.shapes, strict=True)
+    assert all(a[0] <= b[0] and a[0] % SMALL.batch_multiple == 0 for a, b in smaller)
+
+
+@deterministic
 @given(corpora, seeds)
 def test_rows_fit_their_bucket_and_batches_have_the_planned_shape(
     lengths: list[int], seed: int

@@ -82,7 +82,9 @@ class Clips:
     def eval_batches(self) -> Iterator[dict[str, np.ndarray]]:
         for index in range(2):
             waveform, lengths = clips([4_000, 2_500, 1_000, 700], seed=100 + index)
-            yield {"waveform": waveform, "lengths": lengths}
+            window = np.arange(4, dtype=np.int32) + 4 * index
+            weight = np.array([1, 1, 1, 1 - index], np.int32)
+            yield {"waveform": waveform, "lengths": lengths, "window": window, "weight": weight}
 
 
 def run(workdir: Path, data: Clips, config: Config = CONFIG) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ taken from an endless row of shuffles, so that none is forgotten and the number 
 constant.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -109,3 +110,17 @@ def fill_buckets(
                 Bucket(number, round(seconds * SAMPLE_RATE), data.clips_per_batch(seconds), cells)
             )
     return buckets
+
+
+def fit_batches(buckets: list[Bucket]) -> list[Bucket]:
+    """The same in batches that their windows just fill, up to the divisor that all sizes share.
+
+    No batch is larger than it was, and no bucket has more of them.
+    """
+    unit = math.gcd(*(bucket.batch_size for bucket in buckets))
+    return [
+        dataclasses.replace(
+            bucket, batch_size=unit * math.ceil(bucket.heard / bucket.batches / unit)
+        )
+        for bucket in buckets
+    ]

@@ -4,7 +4,6 @@ A batch holds a number of clips of like length. The last one of each length is f
 that are not real, so that all batches of a length have the same shape and no clip counts twice.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -24,14 +23,6 @@ Ints = NDArray[np.integer]
 
 # What a random stream is for; `window_plan.py` and `buckets.py` have 1 to 4.
 _ROW_ORDER, _BATCH_ORDER, _CROPS = 5, 6, 7
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledBatch(PlannedBatch):
-    """The rows of a batch; those that only fill it up are not real."""
-
-    real: NDArray[np.bool_]
-    """[B]."""
 
 
 class ClipPlan:
@@ -85,7 +76,7 @@ class ClipPlan:
         self.shapes = [(bucket.batch_size, bucket.samples) for bucket in self._buckets]
         self.heard_seconds_per_epoch = float(self._lengths.sum()) / SAMPLE_RATE
 
-    def batch(self, step: int) -> LabelledBatch:
+    def batch(self, step: int) -> PlannedBatch:
         """The batch of a step (0, 1, …), whatever was asked before."""
         epoch, place = divmod(step, self.batches_per_epoch)
         if self.shuffled:
@@ -102,13 +93,14 @@ class ClipPlan:
             drawn = random_bits(len(self._clips), _CROPS, self.seed, epoch)[rows]
             fraction = (drawn >> np.uint64(11)) * 2.0**-53  # [0, 1)
             starts = starts + (fraction * (self._room[rows] + 1)).astype(np.int64)
-        return LabelledBatch(
+        return PlannedBatch(
             step=step,
             epoch=epoch,
             bucket_samples=bucket.samples,
             clips=self._clips[rows],
             starts=starts,
             lengths=self._lengths[rows],
+            windows=np.asarray(rows, np.int64),
             real=real,
         )
 

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines.batches.augment import Augmentation
-from data_pipelines.batches.clip_plan import ClipPlan, Ints, LabelledBatch
+from data_pipelines.batches.clip_plan import ClipPlan, Ints
 from data_pipelines.batches.pipeline import assemble
 from data_pipelines.batches.planned_corpus import PLACES, PlannedCorpus
-from data_pipelines.batches.window_plan import long_enough
+from data_pipelines.batches.window_plan import PlannedBatch, long_enough
 from data_pipelines.corpora.held_out import held_out
 from data_pipelines.corpora.sources import open_corpus
 from data_pipelines.stores.flat_store import FlatStore
@@ -63,7 +63,7 @@ class LabelledClips(PlannedCorpus[ClipPlan]):
         plan = self.eval_plan
         return (self._arrays(plan.batch(step)) for step in range(plan.batches_per_epoch))
 
-    def _arrays(self, batch: LabelledBatch, change: Augmentation | None = None) -> Arrays:
+    def _arrays(self, batch: PlannedBatch, change: Augmentation | None = None) -> Arrays:
         numbers = self.share.rows(len(batch.clips))
         batch = batch.rows(numbers)
         labels = self.labels[batch.clips]

@@ -72,6 +72,19 @@ class Share:
 ALL_ROWS = Share()
 
 
+@dataclass(frozen=True)
+class PlanColumn:
+    """What the plan knows of each row: a field of `PlannedBatch`."""
+
+    name: str
+    field: str
+    fingerprint: str = ""
+
+    def rows(self, batch: PlannedBatch) -> NDArray[np.int32]:
+        """See `Joined`."""
+        return np.asarray(getattr(batch, self.field), np.int32)
+
+
 @dataclass(frozen=True, eq=False)
 class ClassLabels:
     """The class of every clip as `labels` [b] int32, -1 where it is unknown."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from data_pipelines.batches.augment import Augmentation
 from data_pipelines.batches.frame_targets import FrameTargets, open_targets
-from data_pipelines.batches.pipeline import Batch, Joined, batches
+from data_pipelines.batches.pipeline import Batch, Joined, PlanColumn, batches
 from data_pipelines.batches.planned_corpus import PLACES, PlannedCorpus
 from data_pipelines.batches.window_plan import WindowPlan, long_enough
 from data_pipelines.corpora.held_out import held_out
@@ -21,6 +21,10 @@ from voc2vec_jax.config import DataConfig
 
 LABEL_FIELDS = ("labels", "label_rate_hz", "label_alignment")
 """What they bring about is in the fingerprint of what is joined."""
+
+
+OF_HELD_OUT = (PlanColumn("window", "windows"), PlanColumn("weight", "real"))
+"""What is drawn for a held-out window follows from its number; rows that fill up weigh 0."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -41,20 +45,23 @@ class TrainingCorpus(PlannedCorpus[WindowPlan]):
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[Batch]:
         """The batches of the updates from `start_step` up to `stop_step`, in order."""
-        return self._batches(self.plan, start_step, stop_step, self.augmentation)
+        return self._batches(self.plan, self.joined, start_step, stop_step, self.augmentation)
 
     def eval_batches(self) -> Iterator[Batch]:
-        """The held-out clips, always in the same batches and windows.
+        """The held-out clips in the same windows whatever the size of batches.
 
-        The last batch of each length is filled up with clips that are heard a second time.
+        With `window` int32 [b] and `weight` int32 [b], which is 0 for the rows that fill up the
+        last batch of each length.
         """
         if self.eval_plan is None:
             return iter(())
-        return self._batches(self.eval_plan, 0, self.eval_plan.batches_per_epoch)
+        joined = (*self.joined, *OF_HELD_OUT)
+        return self._batches(self.eval_plan, joined, 0, self.eval_plan.batches_per_epoch)
 
     def _batches(
         self,
         plan: WindowPlan,
+        joined: Sequence[Joined],
         start_step: int,
         stop_step: int,
         augmentation: Augmentation | None = None,
@@ -63,7 +70,7 @@ class TrainingCorpus(PlannedCorpus[WindowPlan]):
             self.store,
             plan,
             self.data,
-            joined=self.joined,
+            joined=joined,
             augmentation=augmentation,
             start_step=start_step,
             stop_step=stop_step,
@@ -131,6 +138,6 @@ def open_training_corpus(
         store=store,
         data=data,
         plan=WindowPlan(store.lengths, data, seed, rates, ~held),
-        eval_plan=WindowPlan(store.lengths, data, seed, chosen=held),
+        eval_plan=WindowPlan(store.lengths, data, seed, chosen=held, fit=True),
         joined=joined,
     )

@@ -25,6 +25,7 @@ from data_pipelines.batches.buckets import (
     bucket_of,
     bucket_samples,
     fill_buckets,
+    fit_batches,
     permutation,
     random_bits,
 )
@@ -50,6 +51,10 @@ class PlannedBatch:
     """[B] first sample of the window inside its clip."""
     lengths: NDArray[np.int32]
     """[B] samples in the window, at most `bucket_samples`."""
+    windows: NDArray[np.int64]
+    """[B] number of the window in the plan, whatever the size of batches."""
+    real: NDArray[np.bool_]
+    """[B] False for a row that fills up the last batch of its bucket."""
 
     def rows(self, numbers: NDArray[np.int64]) -> Self:
         """Some of its rows as a batch."""
@@ -140,6 +145,7 @@ class WindowPlan:
         seed: below 2**32; another seed is another order, and other cuts of long clips.
         rates: [clips] how often an epoch hears each clip on average, above 0; once if None.
         chosen: [clips] bool, the clips that this plan is about; None for all.
+        fit: whether a bucket of few clips has batches as small as they are, for evaluation.
 
     Raises:
         DataError: no clip is as long as `data.min_seconds`.
@@ -164,6 +170,8 @@ class WindowPlan:
         seed: int,
         rates: NDArray[np.float64] | None = None,
         chosen: NDArray[np.bool_] | None = None,
+        *,
+        fit: bool = False,
     ) -> None:
         samples = np.asarray(lengths, np.int64)
         assert samples.ndim == 1
@@ -186,6 +194,8 @@ class WindowPlan:
         assert (clip_rates > 0).all()
         window_rates = clip_rates[self._windows.clips]
         self._buckets = fill_buckets(self._windows.buckets, window_rates, data)
+        if fit:
+            self._buckets = fit_batches(self._buckets)
         self.windows_per_epoch = sum(bucket.heard for bucket in self._buckets)
         self._mean_lengths = self._windows.lengths(self._windows.starts)
         self.heard_seconds_per_epoch = sum(
@@ -246,14 +256,16 @@ class WindowPlan:
         while number >= self._buckets[place].batches:
             number -= self._buckets[place].batches
             place += 1
-        windows = table.rows[place][number]
+        bucket, windows = self._buckets[place], table.rows[place][number]
         return PlannedBatch(
             step=step,
             epoch=epoch,
-            bucket_samples=self._buckets[place].samples,
+            bucket_samples=bucket.samples,
             clips=self._windows.clips[windows],
             starts=table.starts[windows],
             lengths=table.lengths[windows],
+            windows=windows,
+            real=number * bucket.batch_size + np.arange(bucket.batch_size) < bucket.heard,
         )
 
     def summary(self) -> str:

@@ -5,10 +5,19 @@ from collections.abc import Callable
 from voc2vec_jax.config import Config
 from voc2vec_jax.objectives.classify import ClassifyTask, ProbeTask
 from voc2vec_jax.objectives.hubert import HubertDraws, HubertTask
-from voc2vec_jax.objectives.task import Batch, HostBatch, Judged, Metrics, Predicts, Task
+from voc2vec_jax.objectives.task import (
+    AddsUp,
+    Batch,
+    HostBatch,
+    Judged,
+    Metrics,
+    Predicts,
+    Task,
+)
 from voc2vec_jax.objectives.wav2vec2 import Draws, Wav2Vec2Task
 
 __all__ = [
+    "AddsUp",
     "Batch",
     "ClassifyTask",
     "Draws",

@@ -9,7 +9,7 @@ from voc2vec_jax.config import Config
 from voc2vec_jax.models import HubertForPreTraining
 from voc2vec_jax.objectives import losses, masking
 from voc2vec_jax.objectives.losses import MaskedPrediction, Ratio
-from voc2vec_jax.objectives.task import Batch, Metrics
+from voc2vec_jax.objectives.task import Batch, Metrics, heard_rows
 
 
 @struct.dataclass
@@ -19,6 +19,17 @@ class HubertDraws:
     span_mask: jax.Array  # [B, T] bool
     model_key: jax.Array | None  # dropout and layer drop; None for neither
     counted_share: jax.Array  # [] frames in the loss, over all frames of the whole batch
+
+
+@struct.dataclass
+class HubertSums:
+    """What the objective is made of, summed over clips."""
+
+    masked: MaskedPrediction
+    unmasked: MaskedPrediction
+    penalty: jax.Array  # [] mean square of the features of each frame
+    frames: jax.Array  # [] that are not padding
+    hidden: jax.Array  # [] that are masked, with or without a label
 
 
 class HubertTask:
@@ -79,6 +90,10 @@ class HubertTask:
         counts the frames of the sets whose weight is not 0. Logits are made of all frames whatever
         the weights, for the accuracy of both sets; they cost a thousandth of the encoder.
         """
+        return self._weigh(self.sums(model, batch, draws), draws.counted_share)
+
+    def sums(self, model: HubertForPreTraining, batch: Batch, draws: HubertDraws) -> HubertSums:
+        """See `AddsUp.sums`."""
         objective = self.config.objective
         out = model(
             batch["waveform"],
@@ -91,11 +106,35 @@ class HubertTask:
         logits = losses.label_logits(
             out.predictions, model.label_embs_concat[...], objective.logit_temperature
         )
-        labelled = out.frame_mask & (batch["targets"] >= 0)
+        heard = heard_rows(batch)
+        valid = out.frame_mask & heard
+        labelled = valid & (batch["targets"] >= 0)
         targets = batch["targets"] + self.config.model.num_special_classes
-        masked = losses.masked_prediction(logits, targets, labelled & draws.span_mask)
-        unmasked = losses.masked_prediction(logits, targets, labelled & ~draws.span_mask)
+        penalty = losses.feature_penalty(out.encoder.conv_features, valid)
+        return HubertSums(
+            masked=losses.masked_prediction(logits, targets, labelled & draws.span_mask),
+            unmasked=losses.masked_prediction(logits, targets, labelled & ~draws.span_mask),
+            penalty=penalty * jnp.sum(valid),
+            frames=jnp.sum(valid).astype(jnp.float32),
+            hidden=jnp.sum(draws.span_mask & heard).astype(jnp.float32),
+        )
 
+    def figures(self, sums: HubertSums) -> Metrics:
+        """See `AddsUp.figures`; how labels are spread is that of all clips together."""
+        objective = self.config.objective
+        counted = jnp.zeros(())
+        if objective.masked_weight > 0:
+            counted += sums.hidden
+        if objective.unmasked_weight > 0:
+            counted += sums.frames - sums.hidden
+        loss, count, metrics = self._weigh(sums, counted / jnp.maximum(sums.frames, 1))
+        return {"loss": Ratio(loss, count), **metrics}
+
+    def _weigh(
+        self, sums: HubertSums, counted_share: jax.Array
+    ) -> tuple[jax.Array, jax.Array, Metrics]:
+        """Loss, count and metrics; `counted_share` is that of the whole batch."""
+        objective, masked, unmasked = self.config.objective, sums.masked, sums.unmasked
         loss, count = jnp.zeros(()), jnp.zeros(())
         for part, weight in (
             (masked, objective.masked_weight),
@@ -104,20 +143,18 @@ class HubertTask:
             if weight > 0:
                 loss += weight * part.loss
                 count += part.frames
-        penalty = losses.feature_penalty(out.encoder.conv_features, out.frame_mask)
         # As S · penalty, were the batch not split; a frame that is masked but has no label, which
         # is rare, is in this S.
-        penalty = penalty * jnp.sum(out.frame_mask) * draws.counted_share
+        penalty = sums.penalty * counted_share
         loss += objective.feature_penalty_weight * penalty
 
-        frames = jnp.sum(out.frame_mask).astype(jnp.float32)
         metrics = {
             "masked_loss": Ratio(masked.loss, masked.frames),
             "unmasked_loss": Ratio(unmasked.loss, unmasked.frames),
             "masked_accuracy": Ratio(masked.correct, masked.frames),
             "unmasked_accuracy": Ratio(unmasked.correct, unmasked.frames),
             "feature_penalty": Ratio(penalty, count),
-            "masked_share": Ratio(jnp.sum(draws.span_mask).astype(jnp.float32), frames),
+            "masked_share": Ratio(sums.hidden, sums.frames),
             **_spread(masked),
         }
         return loss, count, metrics

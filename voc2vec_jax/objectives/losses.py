@@ -169,25 +169,40 @@ class CodeUse:
     probability_perplexity_per_group: jax.Array  # [G]
 
 
-def code_use(quantized: Quantized, counted: jax.Array) -> CodeUse:
-    """Perplexity of the average code distribution (wav2vec 2.0, equation 4, exponentiated).
+@struct.dataclass
+class CodeCounts:
+    """How often the entries of the codebooks were used, summed over frames."""
 
-    Args:
-        quantized: Codes and noise-free probabilities of every frame.
-        counted: [B, T] bool, frames that enter the average.
-    """
+    probabilities: jax.Array  # [G, V] noise-free
+    chosen: jax.Array  # [G, V] frames by code
+    frames: jax.Array  # []
+
+
+def code_counts(quantized: Quantized, counted: jax.Array) -> CodeCounts:
+    """Sums over the frames that are `counted` [B, T] bool."""
     weight = counted.astype(jnp.float32)
-    frames = jnp.maximum(jnp.sum(weight), 1)
     entries = quantized.probabilities.shape[-1]
 
-    def perplexity(probabilities: jax.Array) -> jax.Array:  # [B, T, G, V] -> [G]
-        mean = jnp.einsum("bt,btgv->gv", weight, probabilities) / frames
+    def total(values: jax.Array) -> jax.Array:  # [B, T, G, V] -> [G, V]
+        return jnp.einsum("bt,btgv->gv", weight, values)
+
+    return CodeCounts(
+        probabilities=total(quantized.probabilities),
+        chosen=total(jax.nn.one_hot(quantized.codes, entries)),
+        frames=jnp.sum(weight),
+    )
+
+
+def code_use(counts: CodeCounts) -> CodeUse:
+    """Perplexity of the average code distribution (wav2vec 2.0, equation 4, exponentiated)."""
+
+    def perplexity(total: jax.Array) -> jax.Array:  # [G, V] -> [G]
+        mean = total / jnp.maximum(counts.frames, 1)
         entropy = -jnp.sum(mean * jnp.log(mean + ENTROPY_EPSILON), axis=-1)
         return jnp.exp(entropy)
 
-    soft = perplexity(quantized.probabilities)
-    hard = perplexity(jax.nn.one_hot(quantized.codes, entries))
-    return CodeUse(jnp.sum(soft), jnp.sum(hard), soft)
+    soft = perplexity(counts.probabilities)
+    return CodeUse(jnp.sum(soft), jnp.sum(perplexity(counts.chosen)), soft)
 
 
 def diversity_loss(use: CodeUse, entries: int) -> jax.Array:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -52,6 +53,31 @@ class Task(Protocol):
     def restart_rules(self) -> str:
         """What a run that starts from trained weights takes over and what it begins anew."""
         ...
+
+
+@runtime_checkable
+class AddsUp(Protocol):
+    """A task that is judged by sums over held-out clips, whatever batches they came in.
+
+    Batches then have `window` [B] int32, from which follows what is drawn for a row, and `weight`
+    [B] int32, 0 for rows that only fill up.
+    """
+
+    def sums(self, model: Any, batch: Batch, draws: Any) -> Any:
+        """What adds up over clips, a tree of arrays."""
+        ...
+
+    def figures(self, sums: Any) -> Metrics:
+        """Held-out figures, `loss` among them, of the sums over all held-out batches."""
+        ...
+
+
+def heard_rows(batch: Batch) -> jax.Array:
+    """[B, 1] bool, False for the rows that fill up an evaluation's batch."""
+    weight = batch.get("weight")
+    if weight is None:
+        return jnp.ones((), bool)
+    return (weight > 0)[:, None]
 
 
 @runtime_checkable

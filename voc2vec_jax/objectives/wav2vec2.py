@@ -11,7 +11,7 @@ from voc2vec_jax.config import Config
 from voc2vec_jax.models import Wav2Vec2ForPreTraining
 from voc2vec_jax.objectives import losses, masking
 from voc2vec_jax.objectives.losses import Ratio
-from voc2vec_jax.objectives.task import Batch, Metrics
+from voc2vec_jax.objectives.task import Batch, Metrics, heard_rows
 
 
 @struct.dataclass
@@ -23,6 +23,17 @@ class Draws:
     gumbel: jax.Array | None  # [B, T, G, V]; None for the likeliest code (evaluation)
     model_key: jax.Array | None  # dropout and layer drop; None for neither
     counted_share: jax.Array  # [] frames in the loss, over all frames of the whole batch
+
+
+@struct.dataclass
+class Wav2Vec2Sums:
+    """What the objective is made of, summed over clips."""
+
+    contrastive: losses.Contrastive
+    codes: losses.CodeCounts
+    penalty: jax.Array  # [] mean square of the features of each frame
+    frames: jax.Array  # [] that are not padding
+    masked: jax.Array  # []
 
 
 class Wav2Vec2Task:
@@ -112,7 +123,20 @@ class Wav2Vec2Task:
         their weight whatever share of the frames was masked. Cross entropy and penalty add up over
         micro-batches to those of the whole batch; diversity is that of each one, weighted by S.
         """
-        config, objective = self.config.model, self.config.objective
+        sums = self.sums(model, batch, draws, temperature)
+        loss, frames, metrics = self._weigh(sums, draws.counted_share)
+        if draws.gumbel is not None:
+            metrics["temperature"] = Ratio(jnp.asarray(temperature, jnp.float32), jnp.ones(()))
+        return loss, frames, metrics
+
+    def sums(
+        self,
+        model: Wav2Vec2ForPreTraining,
+        batch: Batch,
+        draws: Draws,
+        temperature: jax.Array | float | None = None,
+    ) -> Wav2Vec2Sums:
+        """See `AddsUp.sums`."""
         out = model(
             batch["waveform"],
             batch["lengths"],
@@ -120,25 +144,44 @@ class Wav2Vec2Task:
             span_mask=draws.span_mask,
             temperature=None if draws.gumbel is None else temperature,
             gumbel=draws.gumbel,
-            feature_grad_mult=objective.feature_grad_mult,
+            feature_grad_mult=self.config.objective.feature_grad_mult,
             key=draws.model_key,
         )
-        counted = masking.counted_frames(draws.span_mask)
-        contrastive = losses.contrastive_loss(
-            out.predictions,
-            out.targets,
-            out.quantized.codes,
-            counted,
-            draws.negatives,
-            config.contrastive_logits_temperature,
+        heard = heard_rows(batch)
+        counted = masking.counted_frames(draws.span_mask) & heard
+        valid = out.encoder.frame_mask & heard
+        penalty = losses.feature_penalty(out.encoder.conv_features, valid)
+        return Wav2Vec2Sums(
+            contrastive=losses.contrastive_loss(
+                out.predictions,
+                out.targets,
+                out.quantized.codes,
+                counted,
+                draws.negatives,
+                self.config.model.contrastive_logits_temperature,
+            ),
+            codes=losses.code_counts(out.quantized, counted),
+            penalty=penalty * jnp.sum(valid),
+            frames=jnp.sum(valid).astype(jnp.float32),
+            masked=jnp.sum(draws.span_mask & heard).astype(jnp.float32),
         )
-        use = losses.code_use(out.quantized, counted)
+
+    def figures(self, sums: Wav2Vec2Sums) -> Metrics:
+        """See `AddsUp.figures`; diversity and perplexities are those of all clips together."""
+        share = sums.contrastive.frames / jnp.maximum(sums.frames, 1)
+        loss, frames, metrics = self._weigh(sums, share)
+        return {"loss": Ratio(loss, frames), **metrics}
+
+    def _weigh(
+        self, sums: Wav2Vec2Sums, counted_share: jax.Array
+    ) -> tuple[jax.Array, jax.Array, Metrics]:
+        """Loss, count and metrics; `counted_share` is that of the whole batch."""
+        config, objective = self.config.model, self.config.objective
+        contrastive, use = sums.contrastive, losses.code_use(sums.codes)
         entries = config.num_codevector_groups * config.num_codevectors_per_group
         diversity = losses.diversity_loss(use, entries)
-        penalty = losses.feature_penalty(out.encoder.conv_features, out.encoder.frame_mask)
         frames = contrastive.frames
-        # As S · penalty, were the batch not split.
-        penalty = penalty * jnp.sum(out.encoder.frame_mask) * draws.counted_share
+        penalty = sums.penalty * counted_share  # as S · penalty, were the batch not split
         loss = (
             contrastive.loss
             + frames * config.diversity_loss_weight * diversity
@@ -158,11 +201,6 @@ class Wav2Vec2Task:
                 f"probability_perplexity_{group}": Ratio(groups[group], one)
                 for group in range(groups.shape[0])
             },
-            "masked_share": Ratio(
-                jnp.sum(draws.span_mask).astype(jnp.float32),
-                jnp.sum(out.encoder.frame_mask).astype(jnp.float32),
-            ),
+            "masked_share": Ratio(sums.masked, sums.frames),
         }
-        if draws.gumbel is not None:
-            metrics["temperature"] = Ratio(jnp.asarray(temperature, jnp.float32), one)
         return loss, frames, metrics

@@ -17,7 +17,7 @@ from voc2vec_jax.config import Config, DataConfig, TrainConfig
 from voc2vec_jax.distributed import sharding
 from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.models.parameters import Params, merge, split
-from voc2vec_jax.objectives import Batch, Metrics, Predicts, Task
+from voc2vec_jax.objectives import AddsUp, Batch, Metrics, Predicts, Task
 from voc2vec_jax.objectives.losses import Ratio
 from voc2vec_jax.training import optimizer, precision
 
@@ -109,14 +109,13 @@ class Training:
         )
         return lowered
 
-    def evaluate(self, params: Params, batch: Batch, index: int | np.integer) -> Metrics:
-        """Figures of a held-out batch, without dropout and with the likeliest codes.
+    def evaluate(self, params: Params, batch: Batch) -> Any:
+        """Sums over a held-out batch, without dropout and with the likeliest codes; see `AddsUp`.
 
-        What is drawn follows from the seed and the batch's `index`, so that curves can be compared.
+        What is drawn for a row follows from the seed and its window, so that curves can be
+        compared, and does not depend on the rows beside it.
         """
-        key = jax.random.key(self.config.train.seed)
-        figures: Metrics = self._compiled_evaluate(params, batch, index, key)
-        return figures
+        return self._compiled_evaluate(params, batch, jax.random.key(self.config.train.seed))
 
     def predict(self, params: Params, batch: Batch) -> jax.Array:
         """What the model says of each row of a batch; for tasks that are `Predicts`."""
@@ -211,16 +210,27 @@ class Training:
         model, batch = self._to_compute(params, batch)
         return self.task.predict(model, batch)
 
-    def _evaluate(self, params: Params, batch: Batch, index: jax.Array, key: jax.Array) -> Metrics:
-        key = jax.random.fold_in(jax.random.fold_in(key, _EVALUATION), index)
-        draws = self._draw(batch, key, train=False)
+    def _evaluate(self, params: Params, batch: Batch, key: jax.Array) -> Any:
+        key = jax.random.fold_in(key, _EVALUATION)
 
-        def sums(batch: Batch, draws: Any) -> Metrics:
-            loss, count, metrics = self._loss(params, batch, draws, jnp.zeros((), jnp.int32))
-            return {"loss": Ratio(loss, count), **metrics}
+        def sums(batch: Batch, draws: Any) -> Any:
+            assert isinstance(self.task, AddsUp)
+            model, batch = self._to_compute(params, batch)
+            return self.task.sums(model, batch, draws)
 
-        figures: Metrics = self._over_micro_batches(sums, batch, draws)
-        return figures
+        return self._over_micro_batches(sums, batch, self._draw_by_row(batch, key))
+
+    @jax.named_scope("draws")
+    def _draw_by_row(self, batch: Batch, key: jax.Array) -> Any:
+        """Draws of each row as if it were alone."""
+        samples = batch["waveform"].shape[1]
+
+        def one(length: jax.Array, window: jax.Array) -> Any:
+            key_of_row = jax.random.fold_in(key, window)
+            draws = self.task.draw(length[None], samples, key_of_row, train=False)
+            return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[1:]), draws)
+
+        return jax.vmap(one)(batch["lengths"], batch["window"])
 
     def _over_micro_batches(
         self, sums: Callable[[Batch, Any], Any], batch: Batch, draws: Any

@@ -9,7 +9,7 @@ import numpy as np
 from voc2vec_jax.checkpoints.orbax import State
 from voc2vec_jax.distributed import processes, sharding
 from voc2vec_jax.models.parameters import Params
-from voc2vec_jax.objectives import HostBatch, Metrics, Predicts
+from voc2vec_jax.objectives import AddsUp, HostBatch, Metrics, Predicts
 from voc2vec_jax.training.log.metrics_file import Pairs, Window
 from voc2vec_jax.training.update import Training
 
@@ -17,22 +17,25 @@ from voc2vec_jax.training.update import Training
 def held_out_figures(
     training: Training, params: Params, batches: Iterable[HostBatch]
 ) -> dict[str, float | None]:
-    """Figures over all held-out clips: what a task makes of its predictions, or sums over counts.
+    """Figures over all held-out clips, each once: what a task makes of its predictions or sums.
 
     Args:
         training: The run.
         params: The parameters to judge.
         batches: Always the same ones, so that figures can be compared.
     """
-    if isinstance(training.task, Predicts):
-        return {**training.task.figures(predict(training, params, batches))}
-    window = Window()
-    found = [
-        training.evaluate(params, sharding.place_batch(batch, training.mesh), np.int32(index))
-        for index, batch in enumerate(batches)
+    task = training.task
+    if isinstance(task, Predicts):
+        return {**task.figures(predict(training, params, batches))}
+    assert isinstance(task, AddsUp)
+    sums = [
+        training.evaluate(params, sharding.place_batch(batch, training.mesh)) for batch in batches
     ]
-    for metrics in found:
-        window.add(pairs(metrics))
+    if not sums:
+        return {}
+    total = jax.tree.map(lambda *parts: np.sum(parts, axis=0, dtype=float), *jax.device_get(sums))
+    window = Window()
+    window.add(pairs(task.figures(total)))
     return window.take()
 
 
