@@ -11,6 +11,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 import soundfile
@@ -21,7 +22,7 @@ from configs.tiny import get_config as tiny
 from tests.meshes import CONFIG
 from tests.test_update import changed
 from tools import compile_ahead, scaling_report
-from tools.ahead import hlo, scaling, sweep
+from tools.ahead import hlo, scaling, sweep, topologies
 from tools.ahead.chips import (
     CHIPS,
     COMPUTE_UTILISATION,
@@ -463,6 +464,25 @@ def test_what_a_tpu_cannot_hold() -> None:
     assert report["fits"] is False
     assert "RESOURCE_EXHAUSTED" in report["compiler_says"]
     assert report["bytes"]["peak"] > report["bytes"]["limit"] == int(15.75 * 2**30)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("ABORTED: error when accessing libtpu multi-process lockfile", "another process holds"),
+        ("INVALID_ARGUMENT: no such shape", "libtpu does not know it"),
+    ],
+)
+def test_a_lock_of_libtpu_is_no_unknown_topology(
+    said: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def describe(*names: str, **options: object) -> None:
+        raise jax.errors.JaxRuntimeError(said)
+
+    monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(topologies.topologies, "get_topology_desc", describe)
+    with pytest.raises(ConfigError, match=told):
+        find_topology("v5e:2x2")
 
 
 @libtpu

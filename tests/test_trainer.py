@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import os
 import signal
 from collections.abc import Iterator, Mapping
@@ -10,11 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests import programs
 from tests.reference import clips
+from voc2vec_jax.audio.signal import SAMPLE_RATE
 from voc2vec_jax.checkpoints.orbax import Checkpoints
 from voc2vec_jax.config import Config, MeshConfig, ModelConfig, OptimConfig, TrainConfig
 from voc2vec_jax.distributed import sharding
@@ -27,6 +30,7 @@ from voc2vec_jax.errors import (
 )
 from voc2vec_jax.objectives import Wav2Vec2Task
 from voc2vec_jax.training.log.metrics_file import PARTS, MetricsFile, Window, read_metrics
+from voc2vec_jax.training.log.run_log import real_samples
 from voc2vec_jax.training.loop import _Run, fit
 from voc2vec_jax.training.starting_point import Progress
 from voc2vec_jax.training.update import Training
@@ -191,6 +195,33 @@ def test_another_architecture_is_refused(undisturbed: tuple[dict[str, bytes], Pa
     model = dataclasses.replace(MODEL, do_stable_layer_norm=True)
     with pytest.raises(CheckpointMismatchError, match=r"model\.do_stable_layer_norm: False then"):
         run(undisturbed[1], Clips(), dataclasses.replace(CONFIG, model=model))
+
+
+def test_the_progress_of_a_newer_version_is_named(
+    undisturbed: tuple[dict[str, bytes], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Checkpoints.read_meta
+
+    def newer(self: Checkpoints, step: int) -> dict[str, Any]:
+        meta = read(self, step)
+        return {**meta, "progress": {**meta["progress"], "moods": 3}}
+
+    monkeypatch.setattr(Checkpoints, "read_meta", newer)
+    with pytest.raises(CheckpointMismatchError, match="9: holds moods in its progress"):
+        run(undisturbed[1], Clips())
+
+
+def test_hours_of_a_batch_do_not_overflow() -> None:
+    lengths = jnp.full(4_000, 60 * SAMPLE_RATE + 7, jnp.int32)  # 67 h
+    weight = jnp.arange(4_000) > 0
+    seconds, rest = map(int, real_samples(lengths, weight))
+    assert seconds * SAMPLE_RATE + rest == 3_999 * (60 * SAMPLE_RATE + 7)
+
+
+def test_only_orbax_is_silenced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Checkpoints(tmp_path, keep=1), caplog.at_level(logging.INFO, logger="absl"):
+        logging.getLogger("absl").info("of somebody else")
+    assert "of somebody else" in caplog.text
 
 
 def test_other_data_are_refused(undisturbed: tuple[dict[str, bytes], Path]) -> None:

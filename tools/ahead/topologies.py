@@ -121,6 +121,11 @@ def _tpu_devices(name: str, kind: str, shape: tuple[int, ...]) -> tuple[jax.Devi
     try:
         devices = topologies.get_topology_desc(name, "tpu", **options).devices
     except jax.errors.JaxRuntimeError as error:
+        if "lockfile" in str(error) or "in use" in str(error):
+            raise ConfigError(
+                f"--topology {name}: another process holds libtpu; wait until it ends, or remove "
+                f"/tmp/libtpu_lockfile if there is none ({str(error).splitlines()[0]})"
+            ) from error
         raise ConfigError(
             f"--topology {name}: libtpu does not know it; try one of "
             f"{kind}:{{{', '.join(KNOWN[kind])}}} ({str(error).splitlines()[0]})"

@@ -1,6 +1,7 @@
 """Checkpoints by Orbax: the states of a run, to go on from exactly, and the weights in them."""
 
 import logging
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -42,6 +43,11 @@ class _NewestAndBest(preservation_policy.PreservationPolicy):
         return [i >= first or c.step == self.best for i, c in enumerate(checkpoints)]
 
 
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    """Orbax logs, at length, whatever it raises; others who log by way of absl are let through."""
+    return f"{os.sep}orbax{os.sep}" not in record.pathname
+
+
 class Checkpoints:
     """The checkpoints of one run, newest last.
 
@@ -56,8 +62,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path, keep: int | None):
-        # Orbax also logs, at length, whatever it raises.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        logging.getLogger("absl").addFilter(_not_of_orbax)
         self._directory = directory.absolute()
         reads_only = keep is None
         self._kept = _NewestAndBest(keep)

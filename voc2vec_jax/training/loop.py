@@ -221,7 +221,8 @@ class _Run:
         for step, metrics, real, padded in pending:
             with self.log.clock.runs("step"):  # the device is still at it
                 values = pairs(metrics)
-                samples = int(real)
+                seconds, rest = map(int, real)
+                samples = seconds * SAMPLE_RATE + rest
             for name in ("loss", "gradient_norm", "update_norm"):
                 if not math.isfinite(values[name][0]):
                     raise self._diverged(f"{name} is {values[name][0]} at update {step}")

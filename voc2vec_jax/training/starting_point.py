@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -189,6 +189,12 @@ def _restore(
         raise ConfigError(
             f"train.num_steps={training.config.train.num_steps}: the checkpoint has {step} updates "
             "behind it; give at least as many"
+        )
+    unknown = meta["progress"].keys() - {known.name for known in fields(Progress)}
+    if unknown:
+        raise CheckpointMismatchError(
+            f"{checkpoints.directory / str(step)}: holds {', '.join(sorted(unknown))} in its "
+            "progress, which this version does not know; go on with the version that wrote it"
         )
     state = checkpoints.restore(step, training.described_state)
     return state, Progress(**meta["progress"])

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from voc2vec_jax.audio.signal import SAMPLE_RATE
 from voc2vec_jax.config import Config
 from voc2vec_jax.distributed import processes
 from voc2vec_jax.files import write_json
@@ -138,5 +139,10 @@ def real_samples(lengths: jax.Array, weight: jax.Array) -> jax.Array:
     Args:
         lengths: [B] in samples.
         weight: [B], 0 for rows that only fill the batch up.
+
+    Returns:
+        [2] int32: whole seconds of the rows, and what they have beyond them in samples. A sum of
+        samples would overflow at 37 h.
     """
-    return jnp.sum(jnp.where(weight > 0, lengths, 0))
+    counted = jnp.where(weight > 0, lengths, 0)
+    return jnp.stack([jnp.sum(counted // SAMPLE_RATE), jnp.sum(counted % SAMPLE_RATE)])
