@@ -93,9 +93,8 @@ KINDS = itertools.product(CLASSIFIERS, ARCHITECTURES, (False, True), (False, Tru
 def test_logits_of_tiny_models(
     family: str, layout: str, weighted: bool, attention_mask: bool
 ) -> None:
-    config = of_layout(
-        layout, model_type=family, use_weighted_layer_sum=weighted, num_hidden_layers=2
-    )
+    kind = {"model_type": family, "use_weighted_layer_sum": weighted}
+    config = ModelConfig(**{**TINY, **ARCHITECTURES[layout], "labels": LABELS, **kind})
     differences = largest_differences(CLASSIFIERS[family], config, LENGTHS, attention_mask)
     assert max(differences.values()) <= 1e-5, differences
 
