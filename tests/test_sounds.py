@@ -40,6 +40,12 @@ def test_every_kind_of_number_is_sound_at_its_full_scale(sound: Any, step: float
             np.testing.assert_allclose(waveform, SINE, atol=step)
 
 
+@pytest.mark.parametrize("kind", [np.int16, np.int64])
+def test_the_lowest_sample_of_16_bits_is_sound(kind: type) -> None:
+    (waveform,) = waveforms_of(np.array([-(2**15), 2**15 - 1, 0], kind))
+    np.testing.assert_array_equal(waveform, np.float32([-1, 1 - 2**-15, 0]))
+
+
 def test_files_say_their_own_rate(tmp_path: Path) -> None:
     path = tmp_path / "tone.wav"
     soundfile.write(path, np.repeat(SINE, 3), 48_000)

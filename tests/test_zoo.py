@@ -12,7 +12,7 @@ import torch
 import transformers
 from safetensors.numpy import load_file
 
-from tests.zoo import ZOO, having, make, with_final_projection, without_mask_embedding
+from tests.zoo import ZOO, Tensors, having, make, with_final_projection, without_mask_embedding
 from voc2vec_jax import HubertModel, Wav2Vec2Model, from_pretrained, save_pretrained
 from voc2vec_jax.checkpoints.loading import load_encoder
 from voc2vec_jax.cli.predict import main as predict
@@ -185,6 +185,16 @@ def test_what_stands_before_all_names_is_left_out_and_said(
     assert wrapped.params.keys() == plain.params.keys()
     for path, value in plain.params.items():
         np.testing.assert_array_equal(wrapped.params[path], value)
+
+
+def test_two_tensors_that_become_one_are_named(tmp_path: Path) -> None:
+    def twice(held: Tensors) -> Tensors:
+        wrapped = {f"module.{name}": value for name, value in held.items()}
+        return {**wrapped, "classifier.weight": np.zeros_like(held["classifier.weight"])}
+
+    folder = make(tmp_path, "Wav2Vec2ForSequenceClassification", twice)
+    with pytest.raises(CheckpointError, match=r"'(module\.)?classifier\.weight' and .* leave one"):
+        from_pretrained(folder)
 
 
 def test_what_holds_no_encoder_of_ours_says_so_in_a_sentence(tmp_path: Path) -> None:

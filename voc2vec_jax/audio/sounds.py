@@ -71,8 +71,10 @@ def _to_float(samples: npt.NDArray[Any], number: int) -> npt.NDArray[np.float32]
         return samples.astype(np.float32)
     if kind == "u1":
         return (samples.astype(np.float32) - np.float32(128)) / np.float32(128)
-    if kind == "i8" and len(samples) and np.abs(samples).max() < FULL_SCALE["i2"]:
-        kind = "i2"
+    if kind == "i8" and len(samples):
+        sixteen = np.iinfo(np.int16)
+        if sixteen.min <= samples.min() and samples.max() <= sixteen.max:
+            kind = "i2"
     if kind not in FULL_SCALE:
         raise ValueError(
             f"sound {number} is {samples.dtype}; give floats with full scale ±1, or integers of 8, "

@@ -126,7 +126,7 @@ def _from_hf_folder(folder: Path) -> CheckpointSource:
     tensors, notes = read_tensors(folder), list(label_notes(fields))
     wrapper = wrapper_of(tensors, folder)
     if wrapper:
-        tensors = Unwrapped(tensors, wrapper)
+        tensors = Unwrapped(tensors, wrapper, folder)
         notes.append(f"its tensors begin with {wrapper!r}, which is left out")
     names = fields.get("architectures")
     if not names:

@@ -15,9 +15,15 @@ FIRST = "feature_extractor.conv_layers.0.conv.weight"
 class Unwrapped(Mapping[str, np.ndarray]):
     """The same tensors without what stands before their names, read when asked."""
 
-    def __init__(self, tensors: Mapping[str, np.ndarray], wrapper: str):
+    def __init__(self, tensors: Mapping[str, np.ndarray], wrapper: str, place: Path):
         self._tensors = tensors
-        self._names = {name.removeprefix(wrapper): name for name in tensors}
+        self._names: dict[str, str] = {}
+        for name in tensors:
+            other = self._names.setdefault(name.removeprefix(wrapper), name)
+            if other != name:
+                raise CheckpointError(
+                    f"{place}: {name!r} and {other!r} are one tensor without {wrapper!r}; leave one"
+                )
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self._tensors[self._names[name]]
