@@ -234,9 +234,9 @@ def test_normalised_convolution(
     taps: int, stride: int, lengths: tuple[int, ...] | None, dtype: Any
 ) -> None:
     # An offset and a quiet clip: what a variance that cancels would get wrong.
-    loudness = jnp.array([1.0, 1e-3, 10.0], dtype).reshape(3, 1, 1)
-    x = loudness * (normal(0, 3, 203, 1, dtype=dtype) + dtype(0.5))
-    w = normal(1, taps, 1, 7, dtype=dtype)
+    loudness = jnp.array([1.0, 1e-3, 10.0]).reshape(3, 1, 1)
+    x = loudness * (normal(0, 3, 203, 1) + 0.5)
+    w = normal(1, taps, 1, 7)
     scale, bias = normal(2, 7), normal(3, 7)
     mask = None
     if lengths is not None:
@@ -244,7 +244,9 @@ def test_normalised_convolution(
         mask = jnp.arange((203 - taps) // stride + 1)[None] <= last
 
     def form(conv: Operation) -> Operation:
-        return lambda x, w, scale, bias: conv(x, w, mask, scale, bias, stride=stride, epsilon=1e-5)
+        return lambda x, w, scale, bias: conv(
+            x, w, mask, scale, bias, stride=stride, epsilon=1e-5, dtype=dtype
+        )
 
     fast, plain = form(ops.normalised_conv), form(ops.plain_normalised_conv)
     # A quiet clip's gradients are differences of large terms.
@@ -273,7 +275,7 @@ def test_the_folded_norm_of_smooth_signals_and_high_pass_filters(kind: str, padd
     expected = (out - out.mean(axis=0)) / np.sqrt(out.var(axis=0) + 1e-5)
     ones, none = jnp.ones(64), jnp.zeros(64)
     ours = ops.normalised_conv(
-        x[None, :, None], w[:, None], None, ones, none, stride=5, epsilon=1e-5
+        x[None, :, None], w[:, None], None, ones, none, stride=5, epsilon=1e-5, dtype=jnp.float32
     )
     # The largest values, those of the padded signal, are about 30.
     np.testing.assert_allclose(ours[0], expected, atol=5e-5 if padded else 2e-5)
@@ -281,7 +283,8 @@ def test_the_folded_norm_of_smooth_signals_and_high_pass_filters(kind: str, padd
 
 def test_the_folded_norm_is_what_runs_on_a_cpu() -> None:
     x, w, one = jnp.ones((1, 40, 1)), jnp.ones((10, 1, 4)), jnp.ones(4)
-    run = jax.jit(lambda x: ops.normalised_conv(x, w, None, one, one, stride=5, epsilon=1e-5))
+    options = {"stride": 5, "epsilon": 1e-5, "dtype": jnp.float32}
+    run = jax.jit(lambda x: ops.normalised_conv(x, w, None, one, one, **options))
     assert "convolution" not in run.lower(x).as_text()
     with ops.plain():
         assert "convolution" in run.lower(x).as_text()

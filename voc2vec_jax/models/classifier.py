@@ -56,7 +56,8 @@ class PooledClassifier(_Head):
         """[B, K, D] to logits [B, N]; K is layers + 1 with a weighted layer sum, otherwise 1."""
         if self.config.use_weighted_layer_sum:
             weights = jax.nn.softmax(self.layer_weights[...])
-            return self._logits(self.projector(jnp.einsum("l,bld->bd", weights, pooled)))
+            mixed = jnp.einsum("l,bld->bd", weights, pooled, precision=ops.exact(weights))
+            return self._logits(self.projector(mixed))
         return self._logits(self.projector(pooled[:, 0]))
 
 
@@ -94,7 +95,8 @@ class _SequenceClassifier(_Head):
         if self.config.use_weighted_layer_sum:
             assert encoder.hidden_states is not None
             weights = jax.nn.softmax(self.layer_weights[...])
-            hidden = jnp.einsum("l,lbtd->btd", weights, jnp.stack(encoder.hidden_states))
+            states = jnp.stack(encoder.hidden_states)
+            hidden = jnp.einsum("l,lbtd->btd", weights, states, precision=ops.exact(weights))
         projected = self.projector(hidden)  # [B, T, P]
         masked = padding == "masked" or attention_mask
         pooled = mean_over_frames(projected, encoder.frame_mask if masked else None)

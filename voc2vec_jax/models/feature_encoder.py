@@ -1,5 +1,6 @@
 """The convolutional encoder: waveform to 50 feature frames a second."""
 
+import functools
 import math
 
 import jax
@@ -57,18 +58,24 @@ class ConvLayer(nnx.Module):
         # Hugging Face calls either norm `layer_norm`.
         self.layer_norm = _norm(config, index, rngs)
 
-    def __call__(self, x: jax.Array, mask: jax.Array | None) -> jax.Array:
-        """Args: `x` [B, T, C]; `mask` [B, T'] of the output frames, only read by `TimeNorm`."""
+    def __call__(
+        self, x: jax.Array, mask: jax.Array | None, dtype: jax.typing.DTypeLike
+    ) -> jax.Array:
+        """Args: `x` [B, T, C]; `mask` [B, T'] of the output frames, only read by `TimeNorm`.
+
+        The norm reads the convolution's output in `dtype`, in which it gives back its own.
+        """
         norm, kernel = self.layer_norm, self.conv.kernel[...]
         if isinstance(norm, TimeNorm):
             scale, bias = norm.scale[...], norm.bias[...]
             x = ops.normalised_conv(
-                x, kernel, mask, scale, bias, stride=self.stride, epsilon=norm.epsilon
+                x, kernel, mask, scale, bias, stride=self.stride, epsilon=norm.epsilon, dtype=dtype
             )
             return ops.gelu(x)
         x = ops.strided_conv(x, kernel, self.stride)
         if self.conv.bias is not None:
             x = x + self.conv.bias[...].reshape(1, 1, -1)
+        x = x.astype(dtype)
         return ops.gelu(x if norm is None else norm(x))
 
 
@@ -100,7 +107,11 @@ class FeatureEncoder(nnx.Module):
             first_frames = frames_from_samples(lengths, self.kernels[:1], self.strides[:1])
             total = frames_from_samples(waveform.shape[1], self.kernels[:1], self.strides[:1])
             first_mask = jnp.arange(total)[None, :] < first_frames[:, None]
+        # Where the others compute in bfloat16, the first one does not: rounding the sound itself
+        # would drown what is quiet beside what is loud, before any norm.
+        dtype = self.conv_layers[-1].conv.kernel.dtype
         for index, layer in enumerate(self.conv_layers):
-            block = jax.checkpoint(layer.__call__) if self.remat == "all" else layer
-            x = block(x, first_mask if index == 0 else None)
+            mask = first_mask if index == 0 else None
+            block = functools.partial(layer, mask=mask, dtype=dtype)
+            x = jax.checkpoint(block)(x) if self.remat == "all" else block(x)
         return x

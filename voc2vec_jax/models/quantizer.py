@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx, struct
 from jax.nn import initializers
 
+from voc2vec_jax import ops
 from voc2vec_jax.config import ModelConfig
 
 
@@ -33,6 +34,7 @@ class GumbelVectorQuantizer(nnx.Module):
             config.conv_dim[-1],
             self.groups * self.entries,
             kernel_init=initializers.normal(stddev=1.0),
+            dot_general=ops.linear_product,
             rngs=rngs,
         )
 
@@ -64,5 +66,5 @@ class GumbelVectorQuantizer(nnx.Module):
             codes = jnp.argmax(soft, axis=-1)
             choice = jax.nn.one_hot(codes, self.entries) - jax.lax.stop_gradient(soft) + soft
         books = self.codevectors[...].reshape(self.groups, self.entries, -1)
-        vectors = jnp.einsum("btgv,gvd->btgd", choice, books).reshape(batch, frames, -1)
-        return Quantized(vectors, codes.astype(jnp.int32), probabilities)
+        vectors = jnp.einsum("btgv,gvd->btgd", choice, books, precision=ops.exact(books))
+        return Quantized(vectors.reshape(batch, frames, -1), codes.astype(jnp.int32), probabilities)

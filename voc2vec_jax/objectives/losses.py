@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from voc2vec_jax import ops
 from voc2vec_jax.models.quantizer import Quantized
 
 ENTROPY_EPSILON = 1e-7
@@ -61,7 +62,9 @@ def contrastive_loss(
         target and at least one is less similar; one whose negatives all carry the target's own
         codes is not (fairseq counts it as correct, which makes a collapsed codebook look perfect).
     """
-    similarity = jnp.einsum("btp,bsp->bts", _unit(predictions), _unit(targets)) / temperature
+    predictions, targets = _unit(predictions), _unit(targets)
+    similarity = jnp.einsum("btp,bsp->bts", predictions, targets, precision=ops.exact(targets))
+    similarity /= temperature
     batch, frames, _ = similarity.shape
     rows = jnp.arange(batch)[:, None, None], jnp.arange(frames)[None, :, None]
     drawn = jnp.zeros_like(similarity).at[(*rows, negatives)].add(1.0)  # [B, T, T]
@@ -112,7 +115,9 @@ def label_logits(predictions: jax.Array, embeddings: jax.Array, temperature: flo
     Returns:
         [B, T, N].
     """
-    return jnp.einsum("btp,np->btn", _unit(predictions), _unit(embeddings)) / temperature
+    predictions, embeddings = _unit(predictions), _unit(embeddings)
+    cosines = jnp.einsum("btp,np->btn", predictions, embeddings, precision=ops.exact(embeddings))
+    return cosines / temperature
 
 
 @jax.named_scope("masked_prediction")
@@ -184,7 +189,7 @@ def code_counts(quantized: Quantized, counted: jax.Array) -> CodeCounts:
     entries = quantized.probabilities.shape[-1]
 
     def total(values: jax.Array) -> jax.Array:  # [B, T, G, V] -> [G, V]
-        return jnp.einsum("bt,btgv->gv", weight, values)
+        return jnp.einsum("bt,btgv->gv", weight, values, precision=ops.exact(values))
 
     return CodeCounts(
         probabilities=total(quantized.probabilities),

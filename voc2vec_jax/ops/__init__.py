@@ -12,6 +12,7 @@ K head size.
 """
 
 from voc2vec_jax.ops.attention import attention, plain_attention
+from voc2vec_jax.ops.exact import exact
 from voc2vec_jax.ops.gelu import gelu, plain_gelu
 from voc2vec_jax.ops.layer_norm import layer_norm, plain_layer_norm
 from voc2vec_jax.ops.linear import linear_product, plain_linear_product
@@ -22,6 +23,7 @@ from voc2vec_jax.ops.switch import plain
 
 __all__ = [
     "attention",
+    "exact",
     "gelu",
     "grouped_conv",
     "layer_norm",

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from voc2vec_jax.ops.exact import exact
 from voc2vec_jax.ops.switch import is_plain
 
 Dropout = Callable[[jax.Array], jax.Array]
@@ -40,10 +41,16 @@ def plain_attention(
     Returns:
         [B, T, H, K] in the dtype of `values`.
     """
-    scores = jnp.einsum("bqhk,bthk->bhqt", query, keys, preferred_element_type=jnp.float32)
+    scores = jnp.einsum(
+        "bqhk,bthk->bhqt",
+        query,
+        keys,
+        precision=exact(keys),
+        preferred_element_type=jnp.float32,
+    )
     scores = _masked(scores / math.sqrt(query.shape[-1]), key_mask)
     weights = dropout(jax.nn.softmax(scores, axis=-1).astype(values.dtype))
-    return jnp.einsum("bhqt,bthk->bqhk", weights, values)
+    return jnp.einsum("bhqt,bthk->bqhk", weights, values, precision=exact(values))
 
 
 def attention(
@@ -65,6 +72,7 @@ def attention(
         "bhqk,bhtk->bhqt",
         query * query.shape[-1] ** -0.5,
         keys,
+        precision=exact(keys),
         preferred_element_type=jnp.float32,
     )
     scores = _masked(scores, key_mask)
@@ -72,7 +80,13 @@ def attention(
     weights = jnp.exp(scores - highest)
     total = weights.sum(axis=-1, keepdims=True)
     weights = dropout(weights.astype(values.dtype))
-    mixed = jnp.einsum("bhqt,bhtk->bhqk", weights, values, preferred_element_type=jnp.float32)
+    mixed = jnp.einsum(
+        "bhqt,bhtk->bhqk",
+        weights,
+        values,
+        precision=exact(values),
+        preferred_element_type=jnp.float32,
+    )
     return (mixed / total).astype(values.dtype).transpose(0, 2, 1, 3)
 
 

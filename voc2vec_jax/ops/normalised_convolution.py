@@ -25,6 +25,7 @@ def plain_normalised_conv(
     *,
     stride: int,
     epsilon: float,
+    dtype: jax.typing.DTypeLike,
 ) -> jax.Array:
     """(y - mean) / √(variance + epsilon) · scale + bias of the convolution y, over time.
 
@@ -36,15 +37,17 @@ def plain_normalised_conv(
         bias: [O].
         stride: In samples.
         epsilon: Added to the variance.
+        dtype: Of the convolution's output, which is much the largest array of the model, and of
+            the norm's.
 
     Returns:
-        [B, T, O] in the dtype of `x`; the norm is computed in float32.
+        [B, T, O] in `dtype`; the norm is computed in float32.
     """
-    y = plain_strided_conv(x, w, stride).astype(jnp.float32)
+    y = plain_strided_conv(x, w, stride).astype(dtype).astype(jnp.float32)
     centred = y - _mean_over_time(y, mask)
     variance = _mean_over_time(jnp.square(centred), mask)
     factor = jax.lax.rsqrt(variance + epsilon) * scale.reshape(1, 1, -1)  # [B, 1, O]
-    return (centred * factor + bias.reshape(1, 1, -1)).astype(x.dtype)
+    return (centred * factor + bias.reshape(1, 1, -1)).astype(dtype)
 
 
 def normalised_conv(
@@ -56,6 +59,7 @@ def normalised_conv(
     *,
     stride: int,
     epsilon: float,
+    dtype: jax.typing.DTypeLike,
 ) -> jax.Array:
     """`plain_normalised_conv`, with the norm folded into the kernel on a CPU.
 
@@ -65,7 +69,7 @@ def normalised_conv(
     [taps, taps]: less than half the CPU time. Other platforms, whose matrix products may round to
     fewer bits than a variance can bear, keep the plain form.
     """
-    by_norm = functools.partial(plain_normalised_conv, stride=stride, epsilon=epsilon)
+    by_norm = functools.partial(plain_normalised_conv, stride=stride, epsilon=epsilon, dtype=dtype)
     if is_plain():
         return by_norm(x, w, mask, scale, bias)
     normalised: jax.Array = lax.platform_dependent(
@@ -74,7 +78,7 @@ def normalised_conv(
         mask,
         scale,
         bias,
-        cpu=functools.partial(_folded, stride=stride, epsilon=epsilon),
+        cpu=functools.partial(_folded, stride=stride, epsilon=epsilon, dtype=dtype),
         default=by_norm,
     )
     return normalised
@@ -89,8 +93,9 @@ def _folded(
     *,
     stride: int,
     epsilon: float,
+    dtype: jax.typing.DTypeLike,
 ) -> jax.Array:
-    dtype = x.dtype
+    # A CPU multiplies float32 as such, whatever the precision.
     x, w = x.astype(jnp.float32), w.astype(jnp.float32)
     taps, kernel = w.shape[0], w[:, 0]  # [taps, O]
     last = x.shape[1] - taps

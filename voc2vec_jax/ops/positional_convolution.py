@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from voc2vec_jax.ops.exact import exact
 from voc2vec_jax.ops.switch import is_plain
 
 DIMENSIONS = ("NWC", "WIO", "NWC")
@@ -49,7 +50,13 @@ def _padding(kernel_size: int) -> tuple[int, int]:
 
 def _convolve(x: jax.Array, w: jax.Array, groups: int, padding: tuple[int, int]) -> jax.Array:
     return lax.conv_general_dilated(
-        x, w, (1,), [padding], dimension_numbers=DIMENSIONS, feature_group_count=groups
+        x,
+        w,
+        (1,),
+        [padding],
+        dimension_numbers=DIMENSIONS,
+        feature_group_count=groups,
+        precision=exact(x),
     )
 
 
@@ -115,7 +122,7 @@ def _backward_by_products(
     ]
     left_side = jnp.concatenate(shifted_x, -1).reshape(groups, batch * span, block * width)
     right_side = jnp.concatenate(shifted_grad, -1).reshape(groups, batch * span, blocks * width)
-    product = jnp.einsum("gmk,gmn->gkn", left_side, right_side)
+    product = jnp.einsum("gmk,gmn->gkn", left_side, right_side, precision=exact(x))
     dw = product.reshape(groups, block, width, blocks, width).transpose(3, 1, 2, 0, 4)
     return dx, dw.reshape(taps, width, channels)
 

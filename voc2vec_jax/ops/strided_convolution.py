@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from voc2vec_jax.ops.exact import exact
 from voc2vec_jax.ops.switch import is_plain
 
 DIMENSIONS = ("NWC", "WIO", "NWC")
@@ -16,7 +17,9 @@ def plain_strided_conv(x: jax.Array, w: jax.Array, stride: int) -> jax.Array:
 
     Both have one dtype, which is that of the output.
     """
-    return lax.conv_general_dilated(x, w, (stride,), "VALID", dimension_numbers=DIMENSIONS)
+    return lax.conv_general_dilated(
+        x, w, (stride,), "VALID", dimension_numbers=DIMENSIONS, precision=exact(x)
+    )
 
 
 def strided_conv(x: jax.Array, w: jax.Array, stride: int) -> jax.Array:
@@ -74,7 +77,8 @@ def _weight_gradient(x: jax.Array, grad: jax.Array, taps: int, stride: int) -> j
         rows = x[:, first : first + frames * stride].reshape(batch, frames, stride * width)
         used = min(stride, taps - first) * width
         rows = rows[:, :, :used].reshape(batch * frames, used)
-        products.append((rows.T @ flat_grad).reshape(-1, width, channels))
+        product = jnp.matmul(rows.T, flat_grad, precision=exact(x))
+        products.append(product.reshape(-1, width, channels))
     return jnp.concatenate(products)
 
 
