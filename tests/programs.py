@@ -5,11 +5,15 @@ import dataclasses
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from voc2vec_jax.config import Config, TrainConfig
-from voc2vec_jax.objectives import Task, build_task
+from voc2vec_jax.models.parameters import Params, merge
+from voc2vec_jax.objectives import Batch, Task, build_task
 from voc2vec_jax.training import dry_run, loop, starting_point
 from voc2vec_jax.training.update import Training
 
@@ -26,12 +30,22 @@ def training_of(config: Config, task: Task | None = None) -> Training:
     """
     train = TrainConfig(
         accumulate_steps=config.train.accumulate_steps,
+        gradients_added_in=config.train.gradients_added_in,
         precision=config.train.precision,
         remat=config.train.remat,
     )
     training = copy.copy(_built(dataclasses.replace(config, train=train)))
     training.config = config
     return training
+
+
+def loss_of(
+    training: Training, params: Params, batch: Batch, draws: Any
+) -> tuple[jax.Array, jax.Array]:
+    """Loss and count of a batch that is not divided, after no update, in the run's precision."""
+    model = merge(training._graphdef, training._to_compute(params))
+    loss, count, _ = training.task.loss(model, batch, draws, jnp.zeros((), jnp.int32))
+    return loss, count
 
 
 def forget() -> None:

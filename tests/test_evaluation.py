@@ -156,7 +156,7 @@ def test_a_held_out_loss_that_is_not_a_number_stops_the_run(
     judged += [2.0, float("nan")]
     with pytest.raises(
         TrainingDivergedError,
-        match=r"eval_loss is nan at step 6 \(last checkpoint: step 3\).*after step 4.*up to step 6",
+        match=r"eval_loss is nan at step 6 \(last checkpoint: step 3\)",
     ):
         train(tmp_path)
     assert kept(tmp_path) == [3]

@@ -129,9 +129,11 @@ def test_a_loss_that_is_no_number_is_reported_before_the_run_fails(
     training: Training, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     data = Clips()
-    data.poison_at = 0
+    data.poisoned = [0]
+    train = dataclasses.replace(CONFIG.train, max_skipped_updates=1)
+    config = dataclasses.replace(CONFIG, train=train)
     with pytest.raises(TrainingDivergedError):
-        fit(CONFIG, training.task, data, tmp_path, compiled=training)
+        fit(config, training.task, data, tmp_path, compiled=training)
     assert json.loads((tmp_path / "first_step.json").read_text())["first_loss"] is None
     assert "loss not a number" in capfd.readouterr().err
 

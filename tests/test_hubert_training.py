@@ -113,7 +113,7 @@ def test_the_head_and_its_loss_stay_float32_under_bf16(layout: str) -> None:
     seen = list(operations(traced.jaxpr))
     in_float32 = [ins for name, ins, _ in seen if name == "dot_general" and "float32" in ins]
     assert all(set(operands) == {"float32"} for operands in in_float32)
-    # Projection and logits; a base model on a CPU has six products of its first convolution.
+    # Projection and logits; a base model on a CPU has six products for its first convolution.
     assert len(in_float32) == 2 + (6 if layout == "base" else 0)
     for name, operands, _ in seen:
         if name in ("exp", "log", "rsqrt", "sqrt", "integer_pow", "square", "argmax"):

@@ -37,11 +37,18 @@ def draws_for(task: Wav2Vec2Task, lengths: np.ndarray, samples: int, seed: int) 
     return dataclasses.replace(drawn, model_key=None)
 
 
+class AtTemperature(Wav2Vec2Task):
+    """Is told its temperature in place of the number of updates."""
+
+    def temperature(self, step: jax.Array) -> jax.Array:
+        return step
+
+
 @functools.cache
 def compiled_terms(config: Config, options: tuple[tuple[str, object], ...], epsilon: float) -> Any:
     """The loss terms as a program that tests share; `epsilon` is the one that it is traced with."""
     assert epsilon == losses.ENTROPY_EPSILON
-    task = Wav2Vec2Task(config)
+    task = AtTemperature(config)
     graphdef, _ = describe(Wav2Vec2ForPreTraining, config.model)
 
     @jax.jit
@@ -53,7 +60,7 @@ def compiled_terms(config: Config, options: tuple[tuple[str, object], ...], epsi
         def call(*arguments: object, **given: object) -> object:
             return model(*arguments, **{**given, **dict(options)})
 
-        loss, count, metrics = task.loss_of_draws(call, batch, draws, temperature)
+        loss, count, metrics = task.loss(call, batch, draws, temperature)
         terms = {name: metrics[name].total for name in ("contrastive_loss", "diversity_loss")}
         return {"loss": loss, "count": count, **terms}
 
@@ -230,7 +237,7 @@ def gradients(task: Wav2Vec2Task, batch: dict[str, np.ndarray], draws: Draws) ->
     @jax.jit
     @jax.grad
     def gradient(params: Params, batch: dict[str, jax.Array], draws: Draws) -> jax.Array:
-        return task.loss_of_draws(merge(graphdef, params), batch, draws, 2.0)[0]
+        return task.loss(merge(graphdef, params), batch, draws, jnp.asarray(0))[0]
 
     found: Params = gradient(params, batch, draws)
     return found

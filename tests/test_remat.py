@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests import programs
 from tests.conftest import ARCHITECTURES
 from tests.meshes import CONFIG, batch_of
 from tests.test_update import changed
@@ -54,9 +55,8 @@ def loss_and_gradients(config: Config, remat: Remat) -> tuple[float, Params]:
     params = training.initial_state()["params"]
 
     def loss_of(params: Params) -> jax.Array:
-        loss, count, _ = training._loss(
-            params, batch, training._draw(batch, key, True), np.int32(0)
-        )
+        draws = training._draw(batch, key, train=True)
+        loss, count = programs.loss_of(training, params, batch, draws)
         return loss / count
 
     loss, gradients = jax.value_and_grad(loss_of)(params)
@@ -91,9 +91,7 @@ def bytes_kept(remat: Remat) -> int:
 
     def backward(params: Params) -> Any:
         draws = training._draw(batch, key, train=True)
-        return jax.vjp(lambda params: training._loss(params, batch, draws, np.int32(0))[0], params)[
-            1
-        ]
+        return jax.vjp(lambda p: programs.loss_of(training, p, batch, draws)[0], params)[1]
 
     residuals = jax.tree.leaves(jax.eval_shape(backward, training.abstract_state["params"]))
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in residuals)

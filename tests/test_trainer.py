@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import logging
+import math
 import os
+import shutil
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,11 +31,17 @@ from voc2vec_jax.errors import (
     TrainingDivergedError,
 )
 from voc2vec_jax.objectives import Wav2Vec2Task
-from voc2vec_jax.training.log.metrics_file import PARTS, MetricsFile, Window, read_metrics
+from voc2vec_jax.training.log.metrics_file import (
+    PARTS,
+    MetricsFile,
+    Window,
+    read_events,
+    read_metrics,
+)
 from voc2vec_jax.training.log.run_log import real_samples
 from voc2vec_jax.training.loop import _Run, fit
 from voc2vec_jax.training.starting_point import Progress
-from voc2vec_jax.training.update import Training
+from voc2vec_jax.training.update import SKIPPED, Training
 from voc2vec_jax.training.validation import BestInMemory
 
 pytestmark = [pytest.mark.unoptimised, pytest.mark.usefixtures("shared_programs")]
@@ -69,7 +77,8 @@ class Clips:
 
     def __init__(self, fingerprint: str = "noise"):
         self.fingerprint = fingerprint
-        self.fail_at = self.terminate_at = self.poison_at = -1
+        self.fail_at = self.terminate_at = -1
+        self.poisoned: Container[int] = ()
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[dict[str, np.ndarray]]:
         for step in range(start_step, stop_step):
@@ -79,7 +88,7 @@ class Clips:
                 os.kill(os.getpid(), signal.SIGTERM)
             waveform, lengths = clips([3_000 + 400 * (step % 3), 2_500, 1_000, 700], seed=step)
             waveform = np.pad(waveform, ((0, 0), (0, 4_000 - waveform.shape[1])))
-            if step == self.poison_at:
+            if step in self.poisoned:
                 waveform[1, 7] = np.nan
             yield {"waveform": waveform, "lengths": lengths}
 
@@ -180,15 +189,81 @@ def test_another_seed_gives_another_model(
     assert run(tmp_path, Clips(), config) != undisturbed[0]
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path: Path) -> None:
+def test_an_update_that_is_not_finite_changes_nothing_but_the_step() -> None:
+    training = programs.training_of(CONFIG)
     data = Clips()
-    data.poison_at = 5
-    message = r"update 5 \(last checkpoint: step 4\).* after step 4, .* up to step 6\."
+    data.poisoned = [1]
+    states, counts = [training.initial_state()], []
+    for batch in data.batches(0, 3):
+        before = jax.tree.map(np.array, states[-1])  # an update uses up what it is given
+        state, metrics = training.step(states[-1], sharding.place_batch(batch, training.mesh))
+        states[-1] = before
+        states.append(state)
+        counts.append(tuple(int(state[name]) for name in SKIPPED))
+        assert math.isfinite(metrics["gradient_norm"].total) == (counts[-1][1] == 0)
+    assert counts == [(0, 0), (1, 1), (1, 0)]
+    for part in ("params", "opt_state"):
+        jax.tree.map(np.testing.assert_array_equal, states[1][part], states[2][part])
+        assert any(
+            not np.array_equal(a, b)
+            for a, b in zip(*map(jax.tree.leaves, (states[2][part], states[3][part])), strict=True)
+        )
+    assert [int(state["step"]) for state in states] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_skipped_update_is_counted_and_left_out_of_the_means(
+    tmp_path: Path, interrupted: bool
+) -> None:
+    data = Clips()
+    data.poisoned = [3, 5]
+    if interrupted:
+        data.fail_at = 6
+        with pytest.raises(OSError, match="disk"):
+            run(tmp_path, data)
+        data.fail_at = -1
+    run(tmp_path, data)
+    entries = figures(tmp_path)
+    assert [entry["skipped_updates"] for entry in entries] == [0, 1, 2, 2, 2]
+    assert all(math.isfinite(float(str(v))) for entry in entries for v in entry.values())
+    skipped = read_events(tmp_path / "metrics.jsonl", "skipped_update")
+    assert [(event["step"], event["in_a_row"]) for event in skipped] == [(4, 1), (6, 1)]
+    assert skipped[0]["what"].startswith("loss is nan")
+    heard = sum(int(batch["lengths"].sum()) for batch in Clips().batches(0, 9))
+    assert entries[-1]["hours_heard"] == pytest.approx(heard / 16_000 / 3_600), "heard all the same"
+
+
+@pytest.mark.parametrize(("steps", "last", "saved"), [(9, 7, "step 4"), (2, 2, "none yet")])
+def test_skipped_updates_in_a_row_end_the_run(
+    tmp_path: Path, steps: int, last: int, saved: str
+) -> None:
+    """Three of them, or all that there are."""
+    train = dataclasses.replace(CONFIG.train, num_steps=steps, max_skipped_updates=3)
+    optim = dataclasses.replace(CONFIG.optim, warmup_steps=1)
+    data = Clips()
+    data.poisoned = range(9 - 5 if steps == 9 else 0, 9)
+    message = rf"update {last}: loss is nan.* last of {min(3, steps)} skipped in a row .*{saved}"
     with pytest.raises(TrainingDivergedError, match=message):
-        run(tmp_path, data)
-    assert [entry["step"] for entry in figures(tmp_path)] == [2, 4]
+        run(tmp_path, data, dataclasses.replace(CONFIG, train=train, optim=optim))
     with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
-        assert checkpoints.latest_step() == 4
+        assert checkpoints.latest_step() == (4 if steps == 9 else None)
+
+
+def test_a_checkpoint_from_before_updates_were_skipped_is_resumed(
+    undisturbed: tuple[dict[str, bytes], Path], tmp_path: Path
+) -> None:
+    data = Clips()
+    data.terminate_at = 4
+    with pytest.raises(PreemptedError):
+        run(tmp_path, data)
+    training = programs.training_of(CONFIG)
+    with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
+        state = checkpoints.restore(5, training.described_state)
+        meta = checkpoints.read_meta(5)
+    shutil.rmtree(tmp_path / "checkpoints")
+    with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
+        checkpoints.save(5, {k: v for k, v in state.items() if k not in SKIPPED}, meta)
+    assert run(tmp_path, Clips()) == undisturbed[0]
 
 
 def test_another_architecture_is_refused(undisturbed: tuple[dict[str, bytes], Path]) -> None:

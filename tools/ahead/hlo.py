@@ -26,6 +26,9 @@ _CALLED = re.compile(
 )
 _CALLED_LISTS = re.compile(r"(branch_computations|called_computations)=\{([^}]*)\}")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
+OF_ALL_MANUAL = "1"
+"""The channel that JAX gives to every exchange that is written out (`psum` in a `shard_map`); the
+partitioner counts its own from there on."""
 _GROUPS = re.compile(
     r"replica_groups=(?:\[\d+,(?P<iota>\d+)\]<=|\{\{(?P<listed>[\d,]*)\}"
     r"|mesh\[(?P<sizes>[^\]]*)\][^{]*\{(?P<axes>[^}]*)\})"
@@ -102,7 +105,7 @@ def collectives(text: str) -> tuple[list[Collective], int]:
             if collective is None:
                 continue
             channel = _CHANNEL.search(instruction.rest)
-            if channel is not None:
+            if channel is not None and channel[1] != OF_ALL_MANUAL:
                 if channel[1] in channels:
                     continue
                 channels.add(channel[1])

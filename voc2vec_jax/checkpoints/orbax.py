@@ -23,7 +23,7 @@ from voc2vec_jax.errors import CheckpointError, CheckpointWriteError, ConfigErro
 from voc2vec_jax.models.architectures import CLASSIFIERS
 
 State = dict[str, Any]
-"""`{"params": {path: array}, "opt_state": ..., "step": int32 []}`"""
+"""`{"params": {path: array}, "opt_state": ..., "step": int32 [], "skipped": int32 [], …}`"""
 
 
 class _NewestAndBest(preservation_policy.PreservationPolicy):
@@ -141,13 +141,25 @@ class Checkpoints:
 
         Args:
             step: Which checkpoint.
-            abstract_state: Shapes, dtypes and shardings.
+            abstract_state: Shapes, dtypes and shardings. Scalars that the checkpoint is too old to
+                hold are 0.
         """
+        saved = ocp.PyTreeCheckpointHandler().metadata(self._directory / str(step) / "state")
+        new = {
+            name: leaf
+            for name, leaf in abstract_state.items()
+            if isinstance(leaf, jax.ShapeDtypeStruct) and name not in saved
+        }
+        wanted = {name: leaf for name, leaf in abstract_state.items() if name not in new}
         restored = self._manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
+            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted))
         )
         state: State = restored["state"]
-        return state
+        zeros = {
+            name: jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding)
+            for name, leaf in new.items()
+        }
+        return {**state, **zeros}
 
     def restore_params(self, step: int) -> dict[str, jax.Array]:
         """The parameters alone, on the first device of this process.

@@ -50,6 +50,11 @@ class TrainConfig:
     """What is computed again in the backward pass instead of being kept, to save memory: the inner
     values of every block of the transformer (`layers`), or of every convolution too (`all`). No
     loss and no gradient changes. docs/scaling.md says what it costs and saves."""
+    gradients_added_in: Precision = "fp32"
+    """How gradients are added up over devices. `bf16` exchanges half the bytes and rounds each sum
+    to 8 bits."""
+    max_skipped_updates: int = 10
+    """An update whose loss or gradient is not finite is skipped; so many in a row end the run."""
     log_every_steps: int = 50
     eval_every_steps: int | None = None
     """How often the held-out clips are heard; None: at every checkpoint. Needs data.eval_share."""
@@ -74,6 +79,7 @@ class TrainConfig:
         for name in (
             "num_steps",
             "accumulate_steps",
+            "max_skipped_updates",
             "log_every_steps",
             "checkpoint_every_steps",
             "keep_checkpoints",

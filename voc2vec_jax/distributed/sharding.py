@@ -167,14 +167,3 @@ def place_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Ar
         name: jax.make_array_from_process_local_data(sharding, value)
         for name, value in batch.items()
     }
-
-
-def micro_batches(rows: jax.Array, count: int, mesh: Mesh) -> jax.Array:
-    """[B, ...] to [count, B / count, ...], without moving a row to another device.
-
-    Each device holds a block of consecutive rows; taking every `count`-th row takes as many of
-    each block.
-    """
-    split = rows.reshape(rows.shape[0] // count, count, *rows.shape[1:]).swapaxes(0, 1)
-    sharding = NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
-    return jax.lax.with_sharding_constraint(split, sharding)

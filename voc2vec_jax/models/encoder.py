@@ -6,12 +6,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import NamedSharding
 
 from voc2vec_jax import ops
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.config.train import Remat
 from voc2vec_jax.models.layers import (
+    Key,
+    batch_key,
     dropout,
     encoder_linear,
     layer_norm,
@@ -34,7 +35,7 @@ class FeatureProjection(nnx.Module):
         self.projection = torch_linear(config.conv_dim[-1], config.hidden_size, rngs)
 
     @jax.named_scope("feature_projection")
-    def __call__(self, features: jax.Array, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, features: jax.Array, key: Key | None) -> tuple[jax.Array, jax.Array]:
         """`features` [B, T, C] to (hidden [B, T, D], normalised features [B, T, C])."""
         normalised = features if self.layer_norm is None else self.layer_norm(features)
         return dropout(self.projection(normalised), self.dropout_rate, key), normalised
@@ -53,9 +54,7 @@ class SelfAttention(nnx.Module):
         self.out_proj = encoder_linear(width, width, rngs)
 
     @jax.named_scope("attention")
-    def __call__(
-        self, x: jax.Array, key_mask: jax.Array | None, key: jax.Array | None
-    ) -> jax.Array:
+    def __call__(self, x: jax.Array, key_mask: jax.Array | None, key: Key | None) -> jax.Array:
         """Args: `x` [B, T, D]; `key_mask` [B, T], True where a frame may be attended to."""
         batch, frames, width = x.shape
 
@@ -82,7 +81,7 @@ class FeedForward(nnx.Module):
         self.output_dense = encoder_linear(config.intermediate_size, config.hidden_size, rngs)
 
     @jax.named_scope("feed_forward")
-    def __call__(self, x: jax.Array, key: jax.Array | None) -> jax.Array:  # [B, T, D]
+    def __call__(self, x: jax.Array, key: Key | None) -> jax.Array:  # [B, T, D]
         activation_key, hidden_key = split_key(key, 2)
         x = dropout(ops.gelu(self.intermediate_dense(x)), self.activation_dropout, activation_key)
         return dropout(self.output_dense(x), self.hidden_dropout, hidden_key)
@@ -100,7 +99,7 @@ class EncoderLayer(nnx.Module):
         self.final_layer_norm = layer_norm(config.hidden_size, config.layer_norm_eps, rngs)
 
     def __call__(
-        self, x: jax.Array, key_mask: jax.Array | None, key: jax.Array | None
+        self, x: jax.Array, key_mask: jax.Array | None, key: Key | None
     ) -> jax.Array:  # [B, T, D]
         attention_key, hidden_key, feed_forward_key = split_key(key, 3)
 
@@ -122,9 +121,7 @@ class Encoder(nnx.Module):
         self.pre_norm = config.do_stable_layer_norm
         self.hidden_dropout = config.hidden_dropout
         self.layer_drop = config.layerdrop
-        # Training sets these two: no part of what a model is.
-        self.remat: Remat = "none"
-        self.batch_sharding: NamedSharding | None = None
+        self.remat: Remat = "none"  # training sets it: no part of what a model is
         self.pos_conv_embed = PositionalConvEmbedding(
             config.hidden_size,
             config.num_conv_pos_embeddings,
@@ -137,7 +134,7 @@ class Encoder(nnx.Module):
         )
 
     def __call__(
-        self, x: jax.Array, frame_mask: jax.Array | None, key: jax.Array | None
+        self, x: jax.Array, frame_mask: jax.Array | None, key: Key | None
     ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         """Contextual frames.
 
@@ -174,19 +171,15 @@ class Encoder(nnx.Module):
         layer: EncoderLayer,
         x: jax.Array,
         frame_mask: jax.Array | None,
-        key: jax.Array | None,
+        key: Key | None,
     ) -> jax.Array:
         """Layer drop: with probability `layerdrop` the whole batch skips the block."""
         if key is None or self.layer_drop == 0:
             return layer(x, frame_mask, key)
-        drop_key, inner_key = jax.random.split(key)
-        keep = jax.random.uniform(drop_key) > self.layer_drop
+        drop_key, inner_key = split_key(key, 2)
+        keep = jax.random.uniform(batch_key(drop_key)) > self.layer_drop
 
         def block(x: jax.Array) -> jax.Array:
-            if self.batch_sharding is not None:
-                # XLA:GPU loses sight of who holds which clip on the way into a conditional, and
-                # would gather all of them, as read and as kept for the gradient, on every device.
-                x = jax.lax.with_sharding_constraint(x, self.batch_sharding)
             return layer(x, frame_mask, inner_key)
 
         kept: jax.Array = jax.lax.cond(keep, block, lambda x: x, x)

@@ -6,7 +6,7 @@ import jax
 from flax import nnx, struct
 
 from voc2vec_jax.config import ModelConfig
-from voc2vec_jax.models.layers import torch_linear
+from voc2vec_jax.models.layers import Key, torch_linear
 from voc2vec_jax.models.wav2vec2 import (
     ModelOutput,
     ModelType,
@@ -62,7 +62,7 @@ class HubertForPreTraining(nnx.Module):
         span_mask: jax.Array | None = None,
         feature_grad_mult: float = 1.0,
         output_hidden_states: bool = False,
-        key: jax.Array | None = None,
+        key: Key | None = None,
     ) -> HubertPretrainingOutput:
         """Projected frames; all arguments are those of `Wav2Vec2Model`."""
         encoder = self.hubert(

@@ -1,27 +1,57 @@
 """Small pieces that every block shares: dropout, its keys, norms and PyTorch's default linear."""
 
+import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from flax import nnx, struct
 from jax.nn import initializers
 
 from voc2vec_jax import ops
 
 
-def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """Inverted dropout; the identity where `key` is None (evaluation) or `rate` is 0."""
+@struct.dataclass
+class RowKeys:
+    """A key for some rows of a batch: what is drawn for a row does not depend on who else is here.
+
+    So a device, or a micro-batch, draws for its rows what would be drawn for the whole batch.
+    """
+
+    key: jax.Array  # []
+    rows: jax.Array  # [B] int32, their places in the whole batch
+
+
+Key = jax.Array | RowKeys
+"""What dropout and layer drop follow from; a bare key is that of a whole batch."""
+
+
+def dropout(x: jax.Array, rate: float, key: Key | None) -> jax.Array:
+    """Inverted dropout of x [B, ...]; the identity without a key (evaluation) or at rate 0."""
     if key is None or rate == 0:
         return x
-    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
-    return jnp.where(keep, x / (1 - rate), jnp.zeros_like(x))
+    rows = key.rows if isinstance(key, RowKeys) else jnp.arange(x.shape[0])
+    shared = batch_key(key)
+
+    def of_row(row: jax.Array) -> jax.Array:
+        return jax.random.bernoulli(jax.random.fold_in(shared, row), 1 - rate, x.shape[1:])
+
+    return jnp.where(jax.vmap(of_row)(rows), x / (1 - rate), jnp.zeros_like(x))
 
 
-def split_key(key: jax.Array | None, count: int) -> list[jax.Array | None]:
+def split_key(key: Key | None, count: int) -> list[Any]:
     """`count` independent keys, or as many Nones in evaluation."""
-    return [None] * count if key is None else list(jax.random.split(key, count))
+    if key is None:
+        return [None] * count
+    keys = list(jax.random.split(batch_key(key), count))
+    return [dataclasses.replace(key, key=one) for one in keys] if isinstance(key, RowKeys) else keys
+
+
+def batch_key(key: Key) -> jax.Array:
+    """For what is drawn once for all rows."""
+    return key.key if isinstance(key, RowKeys) else key
 
 
 class LayerNorm(nnx.LayerNorm):

@@ -11,7 +11,7 @@ from voc2vec_jax.audio.frame_grid import frames_from_samples
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.models.encoder import Encoder, FeatureProjection
 from voc2vec_jax.models.feature_encoder import FeatureEncoder
-from voc2vec_jax.models.layers import dropout, split_key, torch_linear
+from voc2vec_jax.models.layers import Key, dropout, split_key, torch_linear
 from voc2vec_jax.models.quantizer import GumbelVectorQuantizer, Quantized
 
 Padding = Literal["hf", "masked"]
@@ -104,7 +104,7 @@ class Wav2Vec2Model(nnx.Module):
         channel_mask: jax.Array | None = None,
         feature_grad_mult: float = 1.0,
         output_hidden_states: bool = False,
-        key: jax.Array | None = None,
+        key: Key | None = None,
     ) -> ModelOutput:
         """Encodes a batch of right-padded signals, taken as given (normalise them before).
 
@@ -181,7 +181,7 @@ class Wav2Vec2ForPreTraining(nnx.Module):
         gumbel: jax.Array | None = None,
         feature_grad_mult: float = 1.0,
         output_hidden_states: bool = False,
-        key: jax.Array | None = None,
+        key: Key | None = None,
     ) -> PretrainingOutput:
         """Both sides of the contrastive task.
 

@@ -15,9 +15,10 @@ from voc2vec_jax.config import Config
 from voc2vec_jax.config.recipe import Protocol
 from voc2vec_jax.models.architectures import CLASSIFIERS
 from voc2vec_jax.models.classifier import PooledClassifier
+from voc2vec_jax.models.layers import RowKeys
 from voc2vec_jax.objectives import losses, masking
 from voc2vec_jax.objectives.losses import Ratio
-from voc2vec_jax.objectives.task import Batch, Judged, Metrics
+from voc2vec_jax.objectives.task import Batch, Judged, Metrics, Task
 from voc2vec_jax.scores import confusion, scores_of
 
 HEAD = ("projector.", "classifier.", "layer_weights")
@@ -30,10 +31,20 @@ class ClassifyDraws:
 
     span_mask: jax.Array | None  # [B, T] bool, frames that SpecAugment hides
     channel_mask: jax.Array | None  # [B, D] bool
-    model_key: jax.Array | None  # dropout and layer drop; None for neither
+    model_key: RowKeys | None  # dropout and layer drop; None for neither
 
 
-class _Classification:
+@struct.dataclass
+class ClassifySums:
+    """What the objective is made of, summed over clips."""
+
+    loss: jax.Array  # [] weighted
+    weight: jax.Array  # []
+    correct: jax.Array  # []
+    clips: jax.Array  # []
+
+
+class _Classification(Task):
     """What both ways of classifying share.
 
     Batches have `labels` [B] int32 and `weight` [B] float32: what a clip counts in the loss. Rows
@@ -53,13 +64,20 @@ class _Classification:
             "restart: the classifier is drawn anew, whatever the weights had for one"
         )
 
-    def _sums(self, logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array, Metrics]:
+    def _sums(self, logits: jax.Array, batch: Batch) -> ClassifySums:
         labels, weight = batch["labels"], batch["weight"]
         loss = losses.cross_entropy(logits, labels, self.config.classify.label_smoothing)
         real = (weight > 0).astype(jnp.float32)
         correct = real * (jnp.argmax(logits, axis=-1) == labels)
-        metrics = {"accuracy": Ratio(jnp.sum(correct), jnp.sum(real))}
-        return jnp.sum(weight * loss), jnp.sum(weight), metrics
+        return ClassifySums(
+            jnp.sum(weight * loss), jnp.sum(weight), jnp.sum(correct), jnp.sum(real)
+        )
+
+    def weigh(
+        self, sums: ClassifySums, draws: ClassifyDraws, step: jax.Array
+    ) -> tuple[jax.Array, jax.Array, Metrics]:
+        """See `Task.weigh`; counts the weights of clips."""
+        return sums.loss, sums.weight, {"accuracy": Ratio(sums.correct, sums.clips)}
 
     def figures(self, judged: Judged) -> dict[str, float]:
         """Weighted cross entropy, UAR, macro F1 and accuracy of clips, their windows averaged."""
@@ -100,12 +118,10 @@ class ClassifyTask(_Classification):
         if self.config.classify.padding == "hf":  # without a mask nothing tells padding apart
             frames = jnp.full_like(frames, total)
         spans, channels = masking.spec_augment(augment_key, frames, total, model)
-        return ClassifyDraws(spans, channels, model_key)
+        return ClassifyDraws(spans, channels, RowKeys(model_key, jnp.arange(lengths.shape[0])))
 
-    def loss(
-        self, model: Any, batch: Batch, draws: ClassifyDraws, step: jax.Array
-    ) -> tuple[jax.Array, jax.Array, Metrics]:
-        """See `Task.loss`; counts the weights of clips."""
+    def sums(self, model: Any, batch: Batch, draws: ClassifyDraws, step: jax.Array) -> ClassifySums:
+        """See `Task.sums`."""
         out = model(
             batch["waveform"],
             batch["lengths"],
@@ -142,10 +158,8 @@ class ProbeTask(_Classification):
         """Nothing: a frozen encoder runs as in evaluation."""
         return ClassifyDraws(None, None, None)
 
-    def loss(
-        self, model: Any, batch: Batch, draws: ClassifyDraws, step: jax.Array
-    ) -> tuple[jax.Array, jax.Array, Metrics]:
-        """See `Task.loss`; counts the weights of clips."""
+    def sums(self, model: Any, batch: Batch, draws: ClassifyDraws, step: jax.Array) -> ClassifySums:
+        """See `Task.sums`."""
         return self._sums(model(batch["features"]), batch)
 
     def predict(self, model: Any, batch: Batch) -> jax.Array:

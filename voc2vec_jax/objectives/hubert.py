@@ -7,9 +7,10 @@ from flax import nnx, struct
 from voc2vec_jax.audio.frame_grid import frames_from_samples
 from voc2vec_jax.config import Config
 from voc2vec_jax.models import HubertForPreTraining
+from voc2vec_jax.models.layers import RowKeys
 from voc2vec_jax.objectives import losses, masking
 from voc2vec_jax.objectives.losses import MaskedPrediction, Ratio
-from voc2vec_jax.objectives.task import Batch, Metrics, heard_rows
+from voc2vec_jax.objectives.task import Batch, Metrics, Task, heard_rows
 
 
 @struct.dataclass
@@ -17,7 +18,7 @@ class HubertDraws:
     """All randomness of one HuBERT update, to be drawn or to be given by a test."""
 
     span_mask: jax.Array  # [B, T] bool
-    model_key: jax.Array | None  # dropout and layer drop; None for neither
+    model_key: RowKeys | None  # dropout and layer drop; None for neither
     counted_share: jax.Array  # [] frames in the loss, over all frames of the whole batch
 
 
@@ -32,7 +33,7 @@ class HubertSums:
     hidden: jax.Array  # [] that are masked, with or without a label
 
 
-class HubertTask:
+class HubertTask(Task):
     """HuBERT pre-training: cross entropy of the labels of masked frames + feature penalty.
 
     Batches carry `targets` [B, T] int32, the clusters of frames, -1 where a frame has none. The
@@ -77,23 +78,18 @@ class HubertTask:
             counted += valid - masked
         return HubertDraws(
             span_mask=hidden,
-            model_key=model_key if train else None,
+            model_key=RowKeys(model_key, jnp.arange(lengths.shape[0])) if train else None,
             counted_share=counted / jnp.maximum(valid, 1),
         )
 
-    def loss(
+    def sums(
         self, model: HubertForPreTraining, batch: Batch, draws: HubertDraws, step: jax.Array
-    ) -> tuple[jax.Array, jax.Array, Metrics]:
-        """See `Task.loss`: α · Σ CE of masked frames + α' · Σ CE of the others + S · β · penalty.
+    ) -> HubertSums:
+        """See `Task.sums`.
 
-        α, α' and β are `objective.masked_weight`, `unmasked_weight` and `feature_penalty_weight`; S
-        counts the frames of the sets whose weight is not 0. Logits are made of all frames whatever
-        the weights, for the accuracy of both sets; they cost a thousandth of the encoder.
+        Logits are made of all frames whatever the weights, for the accuracy of both sets; they cost
+        a thousandth of the encoder.
         """
-        return self._weigh(self.sums(model, batch, draws), draws.counted_share)
-
-    def sums(self, model: HubertForPreTraining, batch: Batch, draws: HubertDraws) -> HubertSums:
-        """See `AddsUp.sums`."""
         objective = self.config.objective
         out = model(
             batch["waveform"],
@@ -118,6 +114,16 @@ class HubertTask:
             frames=jnp.sum(valid).astype(jnp.float32),
             hidden=jnp.sum(draws.span_mask & heard).astype(jnp.float32),
         )
+
+    def weigh(
+        self, sums: HubertSums, draws: HubertDraws, step: jax.Array
+    ) -> tuple[jax.Array, jax.Array, Metrics]:
+        """See `Task.weigh`: α · Σ CE of masked frames + α' · Σ CE of the others + S · β · penalty.
+
+        α, α' and β are `objective.masked_weight`, `unmasked_weight` and `feature_penalty_weight`; S
+        counts the frames of the sets whose weight is not 0.
+        """
+        return self._weigh(sums, draws.counted_share)
 
     def figures(self, sums: HubertSums) -> Metrics:
         """See `AddsUp.figures`; how labels are spread is that of all clips together."""

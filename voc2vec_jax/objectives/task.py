@@ -32,23 +32,37 @@ class Task(Protocol):
     def draw(self, lengths: jax.Array, samples: int, key: jax.Array, *, train: bool = True) -> Any:
         """All that is random for clips of `lengths` [B], padded to `samples`; see `Draws`.
 
-        It is drawn for a whole batch and then split: arrays by their first axis, while a key gives
-        each micro-batch one of its own and a scalar goes to all of them.
+        It is drawn for a whole batch and then split: arrays by their first axis, while scalars go
+        to all parts.
+        """
+        ...
+
+    def sums(self, model: Any, batch: Batch, draws: Any, step: jax.Array) -> Any:
+        """What the loss is made of: a tree of float32 that adds up over clips.
+
+        Args:
+            model: The model.
+            batch: All clips of an update, or some of them.
+            draws: What `draw` returned, or the part of it that belongs to these clips.
+            step: Updates done.
+        """
+        ...
+
+    def weigh(self, sums: Any, draws: Any, step: jax.Array) -> tuple[jax.Array, jax.Array, Metrics]:
+        """Loss summed over what it counts, that count, and metrics as sums and counts.
+
+        Args:
+            sums: Of all clips of a (micro-)batch.
+            draws: Of which only scalars may be read.
+            step: Updates done.
         """
         ...
 
     def loss(
         self, model: Any, batch: Batch, draws: Any, step: jax.Array
     ) -> tuple[jax.Array, jax.Array, Metrics]:
-        """Loss summed over what it counts, that count, and metrics as sums and counts.
-
-        Args:
-            model: The model.
-            batch: All clips of an update, or a micro-batch of them.
-            draws: What `draw` returned, or the part of it that belongs to the micro-batch.
-            step: Updates done.
-        """
-        ...
+        """`weigh` of the `sums` of a batch that is not divided."""
+        return self.weigh(self.sums(model, batch, draws, step), draws, step)
 
     def restart_rules(self) -> str:
         """What a run that starts from trained weights takes over and what it begins anew."""
@@ -63,12 +77,8 @@ class AddsUp(Protocol):
     [B] int32, 0 for rows that only fill up.
     """
 
-    def sums(self, model: Any, batch: Batch, draws: Any) -> Any:
-        """What adds up over clips, a tree of arrays."""
-        ...
-
     def figures(self, sums: Any) -> Metrics:
-        """Held-out figures, `loss` among them, of the sums over all held-out batches."""
+        """Held-out figures, `loss` among them, of `Task.sums` over all held-out batches."""
         ...
 
 

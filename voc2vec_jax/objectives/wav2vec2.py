@@ -9,9 +9,10 @@ from flax import nnx, struct
 from voc2vec_jax.audio.frame_grid import frames_from_samples
 from voc2vec_jax.config import Config
 from voc2vec_jax.models import Wav2Vec2ForPreTraining
+from voc2vec_jax.models.layers import RowKeys
 from voc2vec_jax.objectives import losses, masking
 from voc2vec_jax.objectives.losses import Ratio
-from voc2vec_jax.objectives.task import Batch, Metrics, heard_rows
+from voc2vec_jax.objectives.task import Batch, Metrics, Task, heard_rows
 
 
 @struct.dataclass
@@ -21,7 +22,7 @@ class Draws:
     span_mask: jax.Array  # [B, T] bool
     negatives: jax.Array  # [B, T, K] int32
     gumbel: jax.Array | None  # [B, T, G, V]; None for the likeliest code (evaluation)
-    model_key: jax.Array | None  # dropout and layer drop; None for neither
+    model_key: RowKeys | None  # dropout and layer drop; None for neither
     counted_share: jax.Array  # [] frames in the loss, over all frames of the whole batch
 
 
@@ -36,7 +37,7 @@ class Wav2Vec2Sums:
     masked: jax.Array  # []
 
 
-class Wav2Vec2Task:
+class Wav2Vec2Task(Task):
     """wav2vec 2.0 pre-training: contrastive + diversity + feature penalty.
 
     The recipe is fairseq's, with one deliberate difference: fairseq crops all clips of a batch to
@@ -91,15 +92,9 @@ class Wav2Vec2Task:
             span_mask=hidden,
             negatives=masking.sample_negatives(negative_key, hidden, model.num_negatives),
             gumbel=jax.random.gumbel(gumbel_key, noise_shape) if train else None,
-            model_key=model_key if train else None,
+            model_key=RowKeys(model_key, jnp.arange(lengths.shape[0])) if train else None,
             counted_share=counted / jnp.maximum(jnp.sum(frames), 1),
         )
-
-    def loss(
-        self, model: Wav2Vec2ForPreTraining, batch: Batch, draws: Draws, step: jax.Array
-    ) -> tuple[jax.Array, jax.Array, Metrics]:
-        """See `Task.loss`; counts masked frames that have negatives."""
-        return self.loss_of_draws(model, batch, draws, self.temperature(step))
 
     def temperature(self, step: jax.Array) -> jax.Array:
         """Gumbel temperature after `step` updates."""
@@ -110,39 +105,16 @@ class Wav2Vec2Task:
             objective.gumbel_temperature_start * decay, objective.gumbel_temperature_stop
         )
 
-    def loss_of_draws(
-        self,
-        model: Wav2Vec2ForPreTraining,
-        batch: Batch,
-        draws: Draws,
-        temperature: jax.Array | float,
-    ) -> tuple[jax.Array, jax.Array, Metrics]:
-        """The objective for given draws: Σ CE + S · (α · diversity + β · penalty), and S.
-
-        S is the number of counted frames, so that after the division by S the regularisers keep
-        their weight whatever share of the frames was masked. Cross entropy and penalty add up over
-        micro-batches to those of the whole batch; diversity is that of each one, weighted by S.
-        """
-        sums = self.sums(model, batch, draws, temperature)
-        loss, frames, metrics = self._weigh(sums, draws.counted_share)
-        if draws.gumbel is not None:
-            metrics["temperature"] = Ratio(jnp.asarray(temperature, jnp.float32), jnp.ones(()))
-        return loss, frames, metrics
-
     def sums(
-        self,
-        model: Wav2Vec2ForPreTraining,
-        batch: Batch,
-        draws: Draws,
-        temperature: jax.Array | float | None = None,
+        self, model: Wav2Vec2ForPreTraining, batch: Batch, draws: Draws, step: jax.Array
     ) -> Wav2Vec2Sums:
-        """See `AddsUp.sums`."""
+        """See `Task.sums`; without Gumbel noise the likeliest codes are chosen."""
         out = model(
             batch["waveform"],
             batch["lengths"],
             padding="masked",
             span_mask=draws.span_mask,
-            temperature=None if draws.gumbel is None else temperature,
+            temperature=None if draws.gumbel is None else self.temperature(step),
             gumbel=draws.gumbel,
             feature_grad_mult=self.config.objective.feature_grad_mult,
             key=draws.model_key,
@@ -165,6 +137,21 @@ class Wav2Vec2Task:
             frames=jnp.sum(valid).astype(jnp.float32),
             masked=jnp.sum(draws.span_mask & heard).astype(jnp.float32),
         )
+
+    def weigh(
+        self, sums: Wav2Vec2Sums, draws: Draws, step: jax.Array
+    ) -> tuple[jax.Array, jax.Array, Metrics]:
+        """See `Task.weigh`: Σ CE + S · (α · diversity + β · penalty), and S.
+
+        S is the number of counted frames, masked and with negatives, so that after the division by
+        S the regularisers keep their weight whatever share of the frames was masked. Cross entropy
+        and penalty add up over micro-batches to those of the whole batch; diversity is that of
+        each one, weighted by S.
+        """
+        loss, frames, metrics = self._weigh(sums, draws.counted_share)
+        if draws.gumbel is not None:
+            metrics["temperature"] = Ratio(self.temperature(step), jnp.ones(()))
+        return loss, frames, metrics
 
     def figures(self, sums: Wav2Vec2Sums) -> Metrics:
         """See `AddsUp.figures`; diversity and perplexities are those of all clips together."""

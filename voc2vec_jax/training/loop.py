@@ -216,27 +216,26 @@ class _Run:
         self.profiler.between(self.done, self.state)
 
     def _flush(self) -> None:
-        """Brings the figures of finished updates to the host, and stops at the first bad one."""
+        """Brings the figures of finished updates to the host, and stops where too many are bad."""
+        train = self.training.config.train
+        limit = min(train.max_skipped_updates, train.num_steps)
         pending, self.pending = self.pending, []
         for step, metrics, real, padded in pending:
             with self.log.clock.runs("step"):  # the device is still at it
                 values = pairs(metrics)
                 seconds, rest = map(int, real)
                 samples = seconds * SAMPLE_RATE + rest
-            for name in ("loss", "gradient_norm", "update_norm"):
-                if not math.isfinite(values[name][0]):
-                    raise self._diverged(f"{name} is {values[name][0]} at update {step}")
             heard = self.log.heard(samples / SAMPLE_RATE, (padded or samples) / SAMPLE_RATE)
-            self.log.window.add({**values, **heard})
+            in_a_row, what = self.log.add(step + 1, values, heard)
+            if in_a_row >= limit:
+                raise self._diverged(f"{what}; it is the last of {in_a_row} skipped in a row")
 
     def _diverged(self, what: str) -> TrainingDivergedError:
         self.checkpoints.wait()
         kept = "none yet" if self.saved is None else f"step {self.saved}"
         return TrainingDivergedError(
-            f"{what} (last checkpoint: {kept}), the first bad figure after step {self.log.step}, "
-            f"which was logged, and up to step {self.done}. Try a lower optim.learning_rate, a "
-            "longer optim.warmup_steps or optim.clip_norm; if it is the first update, look at the "
-            "data"
+            f"{what} (last checkpoint: {kept}). Try a lower optim.learning_rate, a longer "
+            "optim.warmup_steps or optim.clip_norm; if it is the first update, look at the data"
         )
 
     def _evaluate(self) -> dict[str, float | None]:

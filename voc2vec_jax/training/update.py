@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -19,10 +19,15 @@ from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.models.parameters import Params, merge, split
 from voc2vec_jax.objectives import AddsUp, Batch, Metrics, Predicts, Task
 from voc2vec_jax.objectives.losses import Ratio
-from voc2vec_jax.training import optimizer, precision
+from voc2vec_jax.training import gradients, optimizer, precision
 
 # Random numbers of initialisation and of evaluation are none of an update's; see `_step`.
 _INITIALISATION, _EVALUATION = 2**32 - 1, 2**32 - 2
+FINITE = ("loss", "gradient_norm", "update_norm")
+"""Figures that must be finite, or the update is skipped. The norms are only if every gradient and
+every change is."""
+SKIPPED = ("skipped", "skipped_in_a_row")
+"""Counts in the state: updates that were not finite, of the whole run and in a row."""
 
 
 class Training:
@@ -41,12 +46,8 @@ class Training:
         sharding.check_model(config.model, mesh)
         self.config, self.task, self.mesh = config, task, mesh
         model = nnx.eval_shape(lambda: task.init(jax.random.key(0)))
-        # A head on vectors has neither.
-        model.set_attributes(
-            remat=config.train.remat,
-            batch_sharding=sharding.batch_sharding(mesh),
-            raise_if_not_found=False,
-        )
+        # A head on vectors has no such attribute.
+        model.set_attributes(remat=config.train.remat, raise_if_not_found=False)
         self._graphdef, abstract = nnx.split(model)
         self._paths = [".".join(map(str, path)) for path, _ in nnx.to_flat_state(abstract)]
         self._trained = optimizer.trained_paths(config.optim, self._paths)
@@ -137,6 +138,7 @@ class Training:
             "params": params,
             "opt_state": self._optimizer(1).init({path: params[path] for path in self._trained}),
             "step": jnp.zeros((), jnp.int32),
+            **{name: jnp.zeros((), jnp.int32) for name in SKIPPED},
         }
 
     def initial_state(self, params: Mapping[str, np.ndarray] | None = None) -> State:
@@ -158,67 +160,81 @@ class Training:
         """`key` of the run's seed, and its length: inputs, so that runs share the program."""
         draws = self._draw(batch, jax.random.fold_in(key, state["step"]), train=True)
 
-        trained = {path: state["params"][path] for path in self._trained}
-
-        def sums(batch: Batch, draws: Any) -> tuple[jax.Array, jax.Array, Metrics, Params]:
-            def loss_of(trained: Params) -> tuple[jax.Array, tuple[jax.Array, Metrics]]:
-                params = {**state["params"], **trained}
-                loss, count, metrics = self._loss(params, batch, draws, state["step"])
-                return loss, (count, metrics)
-
-            (loss, (count, metrics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(trained)
-            shardings = {path: self.shardings["params"][path] for path in trained}
-            gradients = jax.lax.with_sharding_constraint(gradients, shardings)
-            return loss, count, metrics, gradients
-
-        loss, count, metrics, gradients = self._over_micro_batches(sums, batch, draws)
+        params, step = self._to_compute(state["params"]), state["step"]
+        loss, count, metrics, summed = gradients.loss_and_gradients(
+            self._sums,
+            self.task.weigh,
+            {path: value for path, value in params.items() if path in self._trained},
+            {path: value for path, value in params.items() if path not in self._trained},
+            batch,
+            draws,
+            step,
+            self.shardings["params"],
+            self.mesh,
+            parts=self.config.train.accumulate_steps,
+            added_in=precision.DTYPES[self.config.train.gradients_added_in],
+        )
         # Where nothing counts, the gradient is 0. A count may lie below 1: class weights do.
         divisor = jnp.where(count > 0, count, 1)
-        gradients = jax.tree.map(lambda g: g / divisor, gradients)
+        gradient = jax.tree.map(lambda g: g / divisor, summed)
+        trained = {path: state["params"][path] for path in self._trained}
         rule = self._optimizer(num_steps)
         with jax.named_scope("optimizer"):
-            updates, opt_state = rule.update(gradients, state["opt_state"], trained)
+            updates, opt_state = rule.update(gradient, state["opt_state"], trained)
+            gradient_norm, update_norm = optax.tree.norm(gradient), optax.tree.norm(updates)
+            finite = jnp.isfinite(loss) & jnp.isfinite(gradient_norm) & jnp.isfinite(update_norm)
+            updated = (optax.apply_updates(trained, updates), opt_state)
+            before = (trained, state["opt_state"])
+            trained, opt_state = jax.tree.map(
+                lambda new, old: jnp.where(finite, new, old), updated, before
+            )
         schedule = optimizer.learning_rate(self.config.optim, num_steps)
+        counts = {
+            "skipped": state["skipped"] + ~finite,
+            "skipped_in_a_row": jnp.where(finite, 0, state["skipped_in_a_row"] + 1),
+        }
         one = jnp.ones(())
         figures = {
             "loss": Ratio(loss, count),
             **metrics,
-            "gradient_norm": Ratio(optax.tree.norm(gradients), one),
-            "update_norm": Ratio(optax.tree.norm(updates), one),
-            "learning_rate": Ratio(jnp.asarray(schedule(state["step"])), one),
+            "gradient_norm": Ratio(gradient_norm, one),
+            "update_norm": Ratio(update_norm, one),
+            "learning_rate": Ratio(jnp.asarray(schedule(step)), one),
+            **{name: Ratio(count.astype(jnp.float32), one) for name, count in counts.items()},
         }
         new_state = {
-            "params": {**state["params"], **optax.apply_updates(trained, updates)},
+            "params": {**state["params"], **trained},
             "opt_state": opt_state,
-            "step": state["step"] + 1,
+            "step": step + 1,
+            **counts,
         }
         return new_state, figures
 
-    def _to_compute(self, params: Params, batch: Batch) -> tuple[nnx.Module, Batch]:
-        params, batch = precision.to_compute(params, batch, self.config.train.precision)
+    def _to_compute(self, params: Params) -> Params:
+        """Parameters as the model reads them, on every device that needs them."""
+        params = precision.to_compute(params, self.config.train.precision)
         whole = {path: sharding.gathered(self.shardings["params"][path]) for path in params}
-        return merge(self._graphdef, jax.lax.with_sharding_constraint(params, whole)), batch
+        return jax.lax.with_sharding_constraint(params, whole)
 
-    def _loss(
-        self, params: Params, batch: Batch, draws: Any, step: jax.Array
-    ) -> tuple[jax.Array, jax.Array, Metrics]:
-        model, batch = self._to_compute(params, batch)
-        return self.task.loss(model, batch, draws, step)
+    def _sums(self, params: Params, batch: Batch, draws: Any, step: jax.Array) -> Any:
+        return self.task.sums(merge(self._graphdef, params), batch, draws, step)
 
     def _predict(self, params: Params, batch: Batch) -> jax.Array:
         assert isinstance(self.task, Predicts)
-        model, batch = self._to_compute(params, batch)
-        return self.task.predict(model, batch)
+        return self.task.predict(merge(self._graphdef, self._to_compute(params)), batch)
 
     def _evaluate(self, params: Params, batch: Batch, key: jax.Array) -> Any:
-        key = jax.random.fold_in(key, _EVALUATION)
-
-        def sums(batch: Batch, draws: Any) -> Any:
-            assert isinstance(self.task, AddsUp)
-            model, batch = self._to_compute(params, batch)
-            return self.task.sums(model, batch, draws)
-
-        return self._over_micro_batches(sums, batch, self._draw_by_row(batch, key))
+        assert isinstance(self.task, AddsUp)
+        draws = self._draw_by_row(batch, jax.random.fold_in(key, _EVALUATION))
+        return gradients.add_up(
+            self._sums,
+            self._to_compute(params),
+            batch,
+            draws,
+            jnp.zeros((), jnp.int32),
+            self.mesh,
+            self.config.train.accumulate_steps,
+        )
 
     @jax.named_scope("draws")
     def _draw_by_row(self, batch: Batch, key: jax.Array) -> Any:
@@ -232,38 +248,12 @@ class Training:
 
         return jax.vmap(one)(batch["lengths"], batch["window"])
 
-    def _over_micro_batches(
-        self, sums: Callable[[Batch, Any], Any], batch: Batch, draws: Any
-    ) -> Any:
-        """`sums` of the batch, added up over `train.accumulate_steps` parts of it."""
-        count = self.config.train.accumulate_steps
-        if count == 1:
-            return sums(batch, draws)
-
-        def split(leaf: jax.Array) -> jax.Array:
-            if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-                # As if each were a batch: dropout and layer drop are drawn anew.
-                return jax.vmap(jax.random.fold_in, (None, 0))(leaf, jnp.arange(count))
-            if leaf.ndim == 0:
-                return jnp.broadcast_to(leaf, (count,))
-            return sharding.micro_batches(leaf, count, self.mesh)
-
-        parts = jax.tree.map(split, (batch, draws))
-        first = jax.eval_shape(lambda parts: jax.tree.map(lambda leaf: leaf[0], parts), parts)
-        nothing = jax.tree.map(
-            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(sums, *first)
-        )
-
-        def add(total: Any, part: Any) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, sums(*part)), None
-
-        return jax.lax.scan(add, nothing, parts)[0]
-
 
 def _compiled_in(config: Config) -> Config:
     """A configuration without what is an input of the compiled programs, or none of theirs."""
     train = TrainConfig(
         accumulate_steps=config.train.accumulate_steps,
+        gradients_added_in=config.train.gradients_added_in,
         precision=config.train.precision,
         remat=config.train.remat,
     )

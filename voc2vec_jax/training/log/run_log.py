@@ -1,5 +1,6 @@
 """What a run says of itself, line by line: to `metrics.jsonl`, the terminal and listeners."""
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from voc2vec_jax.training.log.alarm import CollapseAlarm
 from voc2vec_jax.training.log.metrics_file import Clock, Display, MetricsFile, Pairs, Window
 from voc2vec_jax.training.log.trackers import open_listeners
 from voc2vec_jax.training.starting_point import Progress
+from voc2vec_jax.training.update import FINITE, SKIPPED
 
 
 class RunLog:
@@ -53,6 +55,7 @@ class RunLog:
         self._listeners = open_listeners(config, workdir, resumed_at) if speaks else []
         self._started = self._logged_at = time.monotonic()
         self._audio_seconds = 0.0
+        self._skipped = 0
 
     def say(self, text: str) -> None:
         """A line for whoever watches."""
@@ -83,6 +86,30 @@ class RunLog:
         self._progress.heard_seconds += seconds
         return {"padding_share": (padded - seconds, padded), "batch_seconds": (seconds, 1.0)}
 
+    def add(self, step: int, values: Pairs, heard: Pairs) -> tuple[int, str]:
+        """Takes account of an update; one that was skipped enters no mean but those of `heard`.
+
+        Args:
+            step: Updates done with it.
+            values: Its figures, as sums and counts.
+            heard: What `heard` said of its batch.
+
+        Returns:
+            Skipped updates in a row up to this one, and what was wrong with it.
+        """
+        values = dict(values)
+        self._skipped, in_a_row = (int(values.pop(name)[0]) for name in SKIPPED)
+        if not in_a_row:
+            self.window.add({**values, **heard})
+            return 0, ""
+        self.window.add(heard)
+        bad = (name for name in FINITE if not math.isfinite(values[name][0]))
+        what = ", ".join(f"{name} is {values[name][0]}" for name in bad)
+        self._write({"event": "skipped_update", "step": step, "what": what, "in_a_row": in_a_row})
+        if in_a_row == 1:
+            self.say(f"WARNING: update {step} was skipped: {what}")
+        return in_a_row, f"update {step}: {what}"
+
     def write(self, step: int, means: Mapping[str, Any], compiled_programs: int) -> None:
         """One log line.
 
@@ -92,6 +119,7 @@ class RunLog:
             compiled_programs: So far.
         """
         entry = {"step": step, **means, "hours_heard": self._progress.heard_seconds / 3600}
+        entry["skipped_updates"] = self._skipped
         now = time.monotonic()
         entry["time_elapsed_seconds"] = round(now - self._started, 3)
         entry["time_audio_seconds_per_second"] = round(
