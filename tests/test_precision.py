@@ -3,7 +3,10 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
+import os
 import re
+from pathlib import Path
 from typing import Literal
 
 import jax
@@ -15,6 +18,7 @@ from flax import nnx
 from tests.conftest import ARCHITECTURES
 from tests.meshes import CONFIG
 from voc2vec_jax import ops
+from voc2vec_jax.audio.signal import load_audio, normalize
 from voc2vec_jax.config import Config, DataConfig, MeshConfig, TrainConfig
 from voc2vec_jax.config.train import Precision
 from voc2vec_jax.distributed import sharding
@@ -166,3 +170,53 @@ def test_what_is_quiet_survives_beside_what_is_loud_under_bf16(layout: str, plai
 
     assert error(ours).max() < 0.02
     assert np.median(error(theirs)) > 0.1, "sound that was rounded itself"
+
+
+BANDS_HZ = (0, 1_000, 2_000, 4_000, 8_000)
+
+
+def test_the_first_layer_of_real_recordings_under_bf16() -> None:
+    """Prints the table of docs/precision.md: 256 band-pass filters, as trained ones are."""
+    folder = os.environ.get("VOC2VEC_REAL_AUDIO")
+    if folder is None:
+        pytest.skip("VOC2VEC_REAL_AUDIO does not name a folder of real recordings")
+    recordings = sorted(Path(folder, "HumanVoiceDataset").rglob("*.wav"))[::12][:12]
+    assert len(recordings) == 12
+    frequencies = np.linspace(200, 7_800, 256)
+    phases = np.random.default_rng(0).uniform(0, 2 * np.pi, 256)
+    time = 2 * np.pi / 16_000 * np.arange(10)[:, None]
+    filters = np.hanning(12)[1:-1, None] * np.cos(frequencies * time + phases)
+    kernel = jnp.asarray(filters - filters.mean(0), jnp.float32)[:, None]
+    ones, zeros = jnp.ones(256), jnp.zeros(256)
+
+    def layer(x: jax.Array, w: jax.Array, dtype: jax.typing.DTypeLike) -> np.ndarray:
+        conv = ops.plain_normalised_conv
+        y = conv(x, w, None, ones, zeros, stride=5, epsilon=1e-5, dtype=dtype)
+        return np.asarray(y, np.float64)
+
+    def rounded(x: jax.Array) -> jax.Array:
+        return x.astype(jnp.bfloat16).astype(jnp.float32)
+
+    errors: dict[str, list[np.ndarray]] = {"output": [], "sound": []}
+    for path in recordings:
+        sound = normalize(load_audio(path)[:64_000])
+        x = jnp.asarray(sound)[None, :, None]
+        exact = layer(x, kernel, jnp.float32)
+        for name, features in (
+            ("output", layer(x, kernel, jnp.bfloat16)),
+            ("sound", layer(rounded(x), rounded(kernel), jnp.bfloat16)),
+        ):
+            of_channels = ((features - exact) ** 2).mean((0, 1)) / (exact**2).mean((0, 1))
+            errors[name].append(np.sqrt(of_channels))
+    for name, values in errors.items():
+        error = np.stack(values)  # [recordings, channels]
+        bands = [
+            f"{np.median(error[:, (frequencies >= low) & (frequencies < high)]):.4f}"
+            for low, high in itertools.pairwise(BANDS_HZ)
+        ]
+        print(
+            f"{name} in bfloat16: median {np.median(error):.4f}, 95 % "
+            f"{np.quantile(error, 0.95):.4f}, largest {error.max():.4f}; by band {bands}"
+        )
+    assert np.stack(errors["output"]).max() < 0.005
+    assert np.median(np.stack(errors["sound"])) > 5 * np.median(np.stack(errors["output"]))
