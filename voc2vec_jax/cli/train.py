@@ -58,6 +58,9 @@ class Arguments:
     of it: optimiser, step and Gumbel temperature begin anew (see `objective`)."""
     resume: Path | None = None
     """Start from another workdir's newest checkpoint, optimiser and step included."""
+    accept_changes: bool = False
+    """Resume though the configuration now says to learn something else, or otherwise, than the run
+    did so far. Another architecture, other frozen parameters and other data stay refused."""
     dry_run: bool = False
     """Build everything, do one update, print what was seen, leave the workdir alone."""
     profile: str | None = None
@@ -129,7 +132,11 @@ def train(arguments: Arguments) -> None:
 
         processes.first_does(take_lock, "locking the working directory")
         processes.require_shared(workdir, LOCK)
-        params = loop.fit(config, task, data, workdir, start, arguments.resume, profile=profile)
+        params = loop.fit(
+            *(config, task, data, workdir, start, arguments.resume),
+            profile=profile,
+            accept_changes=arguments.accept_changes,
+        )
         params = processes.whole(params)
         corpus = data.store.name
         processes.first_does(lambda: export_run(config, task, corpus, params, workdir), "exporting")
