@@ -147,7 +147,7 @@ def test_another_length_says_what_it_does_to_the_schedule() -> None:
 
     ended = only(TINY, "train.num_steps", 550, step=300)
     assert ended.effect is Effect.LEARNT
-    assert "is 0.0005 instead of 0: the run had ended, and would be warmed up again" in ended.note
+    assert "is 0.0005 instead of 0: the run had ended, and its rate would rise again" in ended.note
 
     share = changed(TINY, "optim.warmup_share", 0.1)
     warming = only(share, "train.num_steps", 3_000, step=100)
@@ -295,7 +295,7 @@ def test_a_run_is_lengthened_before_it_ends_and_restarted_after(
     assert rates[6] == pytest.approx(3e-3 * (1 - 2.5 / 9), rel=1e-6)  # a mean of two updates
 
     longest = changed(HELD_OUT, "train.num_steps", 20)
-    with pytest.raises(CheckpointMismatchError, match="would be warmed up again"):
+    with pytest.raises(CheckpointMismatchError, match="its rate would rise again"):
         start(longest, workdir)
     start(longest, workdir, accept_changes=True)
     assert read_metrics(workdir / "metrics.jsonl")[-1]["step"] == 20

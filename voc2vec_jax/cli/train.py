@@ -68,6 +68,7 @@ class Arguments:
     """`FIRST:LAST`: trace these updates, counted from 1, into `profile/` of the workdir."""
     processes: Processes = field(default_factory=Processes)
     model_flags: Annotated[frozenset[str], tyro.conf.Suppress, tyro.conf.Fixed] = frozenset()
+    """No flag: the fields of `model.*` that the command line gives, see `adopting.adopt`."""
 
 
 def parse(argv: Sequence[str]) -> Arguments:

@@ -221,7 +221,7 @@ def _judge_length(then: Mapping[str, Any], now: Mapping[str, Any], step: int) ->
     if warmups[0] != warmups[1]:
         note += f", with a warm-up of {warmups[1]} updates instead of {warmups[0]}"
     if rates[0] == 0 < rates[1]:
-        return Effect.LEARNT, f"{note}: the run had ended, and would be warmed up again"
+        return Effect.LEARNT, f"{note}: the run had ended, and its rate would rise again"
     if warmups[0] <= step < warmups[1]:
         return Effect.LEARNT, f"{note}: the warm-up was over, and would begin again"
     return Effect.NAMED, note
