@@ -2,6 +2,7 @@
 
 Command:  python -m voc2vec_jax.train --config configs/tiny_classify.py --workdir runs/classes \\
               --init-from runs/tiny
+          (any wav2vec 2.0 or HuBERT; the architecture is then that of the weights)
 Base:     families.tiny_wav2vec2 for the model, the windows and the length of the run; objective,
           batches and optimiser are those of fine-tuning.
 Data:     the ten classes of the corpus that comes with the project, a quarter of its speakers held

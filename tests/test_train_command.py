@@ -7,6 +7,7 @@ Where no process is what is tested it runs in this one. `test_faults.py` kills i
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -283,6 +284,20 @@ def test_another_architecture_in_the_workdir_is_refused(
     assert (undisturbed / "config.json").read_text() == config
     assert "model.do_stable_layer_norm: False then, True now" in capsys.readouterr().err
     assert sorted(path.stat().st_mtime_ns for path in undisturbed.rglob("*.safetensors")) == before
+
+
+def test_another_recipe_in_the_workdir_is_gone_on_with_if_asked_for(
+    place: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workdir = shutil.copytree(undisturbed, tmp_path / "run")
+    other = command(place, workdir, "--optim.beta2", "0.9", "--train.log-every-steps", "4")
+    assert main(other) == WRONG_USAGE
+    assert (
+        "what is learnt would change (optim.beta2: 0.98 then, 0.9 now)" in capsys.readouterr().err
+    )
+    said = finish([*other, "--accept-changes"])
+    assert "resumed with another value of optim.beta2: 0.98 then, 0.9 now\n" in said
+    assert "resumed with another value of train.log_every_steps: 5 then, 4 now\n" in said
 
 
 def test_every_field_of_the_configuration_has_a_flag(help_text: str) -> None:

@@ -40,7 +40,7 @@ from voc2vec_jax.training.log.metrics_file import (
 )
 from voc2vec_jax.training.log.run_log import real_samples
 from voc2vec_jax.training.loop import _Run, fit
-from voc2vec_jax.training.starting_point import Progress
+from voc2vec_jax.training.starting_point import Start
 from voc2vec_jax.training.update import SKIPPED, Training
 from voc2vec_jax.training.validation import BestInMemory
 
@@ -415,7 +415,7 @@ def test_ctrl_c_reaches_all_of_several_processes_as_sigterm(
     ours = signal.signal(signal.SIGTERM, lambda number, frame: terminated.append(number))
     training: Any = SimpleNamespace(config=CONFIG)
     try:
-        run = _Run(training, Clips(), BestInMemory(), tmp_path, {}, Progress(), False)
+        run = _Run(training, Clips(), BestInMemory(), tmp_path, Start({}))
         signal.raise_signal(signal.SIGINT)
         assert terminated == [signal.SIGTERM] * several
         assert run.signal == (None if several else signal.SIGINT)

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from data_pipelines.batches.augment import Augmentation
 from data_pipelines.batches.clip_plan import ClipPlan, Ints
 from data_pipelines.batches.pipeline import assemble
-from data_pipelines.batches.planned_corpus import PLACES, PlannedCorpus
+from data_pipelines.batches.planned_corpus import PlannedCorpus, counted_rules
 from data_pipelines.batches.window_plan import PlannedBatch, long_enough
 from data_pipelines.corpora.held_out import held_out
 from data_pipelines.corpora.sources import open_corpus
@@ -46,7 +46,7 @@ class LabelledClips(PlannedCorpus[ClipPlan]):
     @property
     def fingerprint(self) -> str:
         """Equal if, and only if, every step reads the same."""
-        rules = {k: v for k, v in asdict(self.data).items() if k not in PLACES}
+        rules = counted_rules(self.data)
         facts = [self.store.fingerprint, self.plan.seed, self.plan.heard, rules]
         facts += [self.labels.tolist(), self.class_weights.tolist()]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,7 @@
 """What every run is handed: a corpus under a plan, with the clips that are held out."""
 
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Generic, TypeVar
 
 from data_pipelines.batches.augment import Augmentation
 from data_pipelines.batches.clip_plan import ClipPlan
@@ -13,6 +13,23 @@ from voc2vec_jax.config import DataConfig
 Plan = TypeVar("Plan", WindowPlan, ClipPlan)
 PLACES = ("name", "folder", "table", "data_dir")
 """Where a corpus lies; it may move without becoming another one."""
+ALWAYS_COUNTED = (
+    *("mixture_temperature", "normalize", "min_seconds", "max_seconds", "bucket_seconds"),
+    *("batch_seconds", "batch_clips", "batch_multiple", "gain_db", "noise_snr_db", "eval_share"),
+    *("labels", "label_rate_hz", "label_alignment"),
+)
+"""The fields that the first runs knew. A later one counts only where it has another value than its
+default, so that a run which did not know it goes on."""
+
+
+def counted_rules(data: DataConfig, *left_out: str) -> dict[str, Any]:
+    """What of a configuration belongs into the fingerprint of the batches that it makes."""
+    defaults = {field.name: field.default for field in fields(data)}
+    return {
+        name: value
+        for name, value in asdict(data).items()
+        if name not in PLACES + left_out and (name in ALWAYS_COUNTED or value != defaults[name])
+    }
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

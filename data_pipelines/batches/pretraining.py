@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from data_pipelines.batches.augment import Augmentation
 from data_pipelines.batches.frame_targets import FrameTargets, open_targets
 from data_pipelines.batches.pipeline import Batch, Joined, PlanColumn, batches
-from data_pipelines.batches.planned_corpus import PLACES, PlannedCorpus
+from data_pipelines.batches.planned_corpus import PlannedCorpus, counted_rules
 from data_pipelines.batches.window_plan import WindowPlan, long_enough
 from data_pipelines.corpora.held_out import held_out
 from data_pipelines.corpora.sources import open_corpus
@@ -37,7 +37,7 @@ class TrainingCorpus(PlannedCorpus[WindowPlan]):
     @property
     def fingerprint(self) -> str:
         """Equal if, and only if, every step reads the same samples."""
-        rules = {k: v for k, v in asdict(self.data).items() if k not in PLACES + LABEL_FIELDS}
+        rules = counted_rules(self.data, *LABEL_FIELDS)
         facts = [self.store.fingerprint, self.plan.seed, rules]
         facts += [[item.name, item.fingerprint] for item in self.joined]
         identity = json.dumps(facts, sort_keys=True)

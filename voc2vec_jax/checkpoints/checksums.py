@@ -5,6 +5,7 @@ import os
 import zlib
 from pathlib import Path
 
+from voc2vec_jax.checkpoints.metadata import saved_steps
 from voc2vec_jax.errors import CorruptCheckpointError
 
 SUMS = "checksums.json"
@@ -69,9 +70,8 @@ def newest_whole(directory: Path) -> tuple[int | None, dict[int, str]]:
     Raises:
         CorruptCheckpointError: There are checkpoints, and none of them is whole.
     """
-    steps = sorted((int(p.name) for p in directory.glob("*") if p.name.isdigit()), reverse=True)
     damaged: dict[int, str] = {}
-    for step in steps:
+    for step in saved_steps(directory):
         found = damage(directory / str(step))
         if found is None:
             return step, damaged

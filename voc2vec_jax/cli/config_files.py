@@ -59,6 +59,20 @@ def named_config(argv: Sequence[str]) -> Config:
     return load_config(location) if location else Config()
 
 
+def given_fields(argv: Sequence[str], section: str) -> frozenset[str]:
+    """The fields of a section of the configuration that stand on a command line as flags.
+
+    Also those that are given the value of the configuration file.
+    """
+    prefix = f"--{section}."
+    names = {
+        word.removeprefix(prefix).partition("=")[0].replace("-", "_")
+        for word in argv
+        if word.startswith(prefix)
+    }
+    return frozenset(names | {name.removeprefix("no_") for name in names})
+
+
 def parse_over_config(
     arguments: type[T], argv: Sequence[str], description: str | None, name: str
 ) -> T:

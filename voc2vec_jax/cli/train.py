@@ -27,13 +27,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import tyro
 
 from voc2vec_jax.cli.command import run, say
-from voc2vec_jax.cli.config_files import parse_over_config
+from voc2vec_jax.cli.config_files import given_fields, parse_over_config
 from voc2vec_jax.config import Config
 from voc2vec_jax.distributed import processes
 from voc2vec_jax.distributed.processes import Processes
@@ -54,20 +54,27 @@ class Arguments:
     """Gets metrics, checkpoints, curves and the export. A run in it is resumed."""
     run: Annotated[Config, tyro.conf.arg(name="")]
     init_from: str | None = None
-    """Start with the weights of a Hugging Face folder or hub id (`hf:org/name`), and nothing else
-    of it: optimiser, step and Gumbel temperature begin anew (see `objective`)."""
+    """Start with the weights of a Hugging Face folder or hub id (`hf:org/name`), a fairseq file or
+    another workdir. The architecture is theirs, whatever the configuration file says; what differs
+    is shown. Optimiser, step and Gumbel temperature begin anew (see `objective`)."""
     resume: Path | None = None
     """Start from another workdir's newest checkpoint, optimiser and step included."""
+    accept_changes: bool = False
+    """Resume though the configuration now says to learn something else, or otherwise, than the run
+    did so far. Another architecture, other frozen parameters and other data stay refused."""
     dry_run: bool = False
     """Build everything, do one update, print what was seen, leave the workdir alone."""
     profile: str | None = None
     """`FIRST:LAST`: trace these updates, counted from 1, into `profile/` of the workdir."""
     processes: Processes = field(default_factory=Processes)
+    model_flags: Annotated[frozenset[str], tyro.conf.Suppress, tyro.conf.Fixed] = frozenset()
+    """No flag: the fields of `model.*` that the command line gives, see `adopting.adopt`."""
 
 
 def parse(argv: Sequence[str]) -> Arguments:
     """The command line on top of the configuration file that it names; see `parse_over_config`."""
-    return parse_over_config(Arguments, argv, __doc__, "voc2vec_jax.train")
+    arguments = parse_over_config(Arguments, argv, __doc__, "voc2vec_jax.train")
+    return replace(arguments, model_flags=given_fields(argv, "model"))
 
 
 def train(arguments: Arguments) -> None:
@@ -94,6 +101,8 @@ def train(arguments: Arguments) -> None:
     if arguments.profile is not None:
         profile = profiled_steps(arguments.profile, config.train.num_steps)
     trackers.check_installed(config)  # before the corpus is decoded, which may take long
+    if arguments.init_from is not None:
+        config = _with_architecture(config, arguments, arguments.init_from)
     config, data = _open_data(config)
     task = build_task(config)
     _say_once(data.summary())
@@ -129,10 +138,42 @@ def train(arguments: Arguments) -> None:
 
         processes.first_does(take_lock, "locking the working directory")
         processes.require_shared(workdir, LOCK)
-        params = loop.fit(config, task, data, workdir, start, arguments.resume, profile=profile)
+        params = loop.fit(
+            *(config, task, data, workdir, start, arguments.resume),
+            profile=profile,
+            accept_changes=arguments.accept_changes,
+        )
         params = processes.whole(params)
         corpus = data.store.name
         processes.first_does(lambda: export_run(config, task, corpus, params, workdir), "exporting")
+
+
+def _with_architecture(config: Config, arguments: Arguments, source: str) -> Config:
+    """The configuration with the architecture of the weights that the run starts with.
+
+    One that goes on does not read them, and they may be gone: its checkpoints say what they were.
+    """
+    from voc2vec_jax.checkpoints import adopting
+    from voc2vec_jax.checkpoints.source import read_source
+
+    def saved() -> tuple[str, Mapping[str, Any]] | None:
+        for workdir in (arguments.workdir, arguments.resume):
+            found = None if workdir is None else adopting.of_run(workdir, config.task)
+            if found is not None:
+                return found.place, found.fields
+        return None
+
+    found = None
+    if not arguments.dry_run:  # which does the first update of a fresh run
+        found = processes.first_does(saved, "looking at checkpoints")
+    if found is not None:
+        architecture = adopting.Architecture(*found)
+    else:
+        architecture = adopting.of_source(read_source(source), config)
+    config, lines = adopting.adopt(config, architecture, arguments.model_flags)
+    if lines:
+        _say_once("\n  ".join([f"{architecture.place}: its architecture", *lines]))
+    return config
 
 
 def _open_data(config: Config) -> "tuple[Config, LabelledClips | TrainingCorpus]":

@@ -2,7 +2,7 @@
 
 import math
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from types import FrameType
@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from voc2vec_jax.audio.signal import SAMPLE_RATE
-from voc2vec_jax.checkpoints.orbax import Checkpoints, State
+from voc2vec_jax.checkpoints.orbax import Checkpoints
 from voc2vec_jax.config import Config
 from voc2vec_jax.distributed import processes, sharding
 from voc2vec_jax.errors import PreemptedError, TrainingDivergedError
@@ -24,7 +24,7 @@ from voc2vec_jax.training.log.profiler import Profiler
 from voc2vec_jax.training.log.run_log import RunLog, real_samples
 from voc2vec_jax.training.log.trackers import check_installed
 from voc2vec_jax.training.starting_point import (
-    Progress,
+    Start,
     TrainingData,
     build_training,
     find_start,
@@ -45,6 +45,7 @@ def fit(
     compiled: Training | None = None,
     inner: bool = False,
     profile: range = range(0),
+    accept_changes: bool = False,
 ) -> Params:
     """Trains until `train.num_steps` updates are done, from wherever the run stands.
 
@@ -66,13 +67,14 @@ def fit(
         inner: A short run inside something larger: it shows nothing, keeps the best parameters in
             memory instead of checkpoints, and cannot be resumed.
         profile: Updates that process 0 traces, see `log.profiler`.
+        accept_changes: Go on from a checkpoint though what is learnt changes, see `resuming`.
 
     Returns:
         The parameters after the last update, or those of the best held-out figure if
         `train.export_checkpoint` is `best`.
 
     Raises:
-        CheckpointMismatchError: The checkpoint is of another architecture or of other data.
+        CheckpointMismatchError: The checkpoint is of another run, see `resuming.refuse`.
         CheckpointWriteError: A checkpoint could not be written; the one before it is whole.
         CorruptCheckpointError: None of the checkpoints is whole.
         ConfigError: The checkpoint is beyond `train.num_steps`, a tracker is not installed, or
@@ -87,17 +89,13 @@ def fit(
         sharding.check_batch(rows, training.mesh, config.train.accumulate_steps)
     if inner:
         state = training.initial_state(initial_params() if initial_params else None)
-        with closing(
-            _Run(training, data, BestInMemory(), workdir, state, Progress(), False)
-        ) as run:
+        with closing(_Run(training, data, BestInMemory(), workdir, Start(state))) as run:
             return run.to_the_end()
     corrupt = set_corrupt_aside(workdir / "checkpoints")
     with Checkpoints(workdir / "checkpoints", config.train.keep_checkpoints) as checkpoints:
-        state, progress, resumed, passed_over = find_start(
-            training, data, checkpoints, initial_params, resume
-        )
-        start = state, progress, resumed, corrupt + passed_over
-        with closing(_Run(training, data, checkpoints, workdir, *start, profile=profile)) as run:
+        start = find_start(training, data, checkpoints, initial_params, resume, accept_changes)
+        start.corrupt = corrupt + start.corrupt
+        with closing(_Run(training, data, checkpoints, workdir, start, profile=profile)) as run:
             return run.to_the_end()
 
 
@@ -110,10 +108,7 @@ class _Run:
         data: TrainingData,
         checkpoints: Checkpoints | BestInMemory,
         workdir: Path,
-        state: State,
-        progress: Progress,
-        resumed: bool,
-        corrupt: Sequence[str] = (),
+        start: Start,
         *,
         profile: range = range(0),
     ):
@@ -122,12 +117,12 @@ class _Run:
         if processes.is_first():
             write_json(workdir / "config.json", config.to_dict(), indent=2)
         self.training, self.data, self.checkpoints = training, data, checkpoints
-        self.state, self.progress, self.done = state, progress, progress.step
-        resumed_at = self.done if resumed else None
+        self.state, self.progress, self.done = start.state, start.progress, start.progress.step
+        resumed_at = self.done if start.resumed else None
         self.saved = resumed_at
         quiet = isinstance(checkpoints, BestInMemory)
-        self.log = RunLog(config, workdir, progress, resumed_at, quiet=quiet)
-        for what in corrupt:
+        self.log = RunLog(config, workdir, self.progress, resumed_at, start.changed, quiet=quiet)
+        for what in start.corrupt:
             self.log.say(f"WARNING: {what}")
             self.log.event("corrupt_checkpoint", what=what)
         mine = profile if jax.process_index() == 0 else range(0)

@@ -23,18 +23,22 @@ def learning_rate(config: OptimConfig, num_steps: int | jax.Array) -> optax.Sche
     runs of different lengths share it (optax's own schedules want a constant).
     """
     peak = config.learning_rate
-    if config.warmup_share is None:
-        warmup: int | jax.Array = config.warmup_steps
-    else:
-        warmup = jnp.ceil(config.warmup_share * num_steps).astype(jnp.int32)
-    decay = jnp.maximum(num_steps - warmup, 1)
+    rise = warmup(config, num_steps)
+    decay = jnp.maximum(num_steps - rise, 1)
 
     def rate(done: jax.Array) -> jax.Array:
-        rising = peak - peak * (1 - jnp.clip(done, 0, warmup) / jnp.maximum(warmup, 1))
-        falling = peak * (1 - jnp.clip(done - warmup, 0, decay) / decay)
-        return jnp.where(done < warmup, rising, falling)
+        rising = peak - peak * (1 - jnp.clip(done, 0, rise) / jnp.maximum(rise, 1))
+        falling = peak * (1 - jnp.clip(done - rise, 0, decay) / decay)
+        return jnp.where(done < rise, rising, falling)
 
     return rate
+
+
+def warmup(config: OptimConfig, num_steps: int | jax.Array) -> int | jax.Array:
+    """Updates until the learning rate has its peak, in a run of `num_steps`."""
+    if config.warmup_share is None:
+        return config.warmup_steps
+    return jnp.ceil(config.warmup_share * num_steps).astype(jnp.int32)
 
 
 def trained_paths(config: OptimConfig, paths: Collection[str]) -> list[str]:

@@ -9,12 +9,14 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from voc2vec_jax.checkpoints.checksums import newest_whole, set_aside
+from voc2vec_jax.checkpoints.checksums import damage, newest_whole, set_aside
+from voc2vec_jax.checkpoints.metadata import read_metadata
 from voc2vec_jax.checkpoints.orbax import Checkpoints, State
 from voc2vec_jax.config import Config, TrainConfig
 from voc2vec_jax.distributed import processes, sharding
 from voc2vec_jax.errors import CheckpointMismatchError, ConfigError
 from voc2vec_jax.objectives import Task
+from voc2vec_jax.training.resuming import Change, changes, forgets_best, refuse
 from voc2vec_jax.training.update import Training
 
 
@@ -74,6 +76,11 @@ class Progress:
         else:
             self.since_best += 1
 
+    def forget_best(self) -> None:
+        """The next evaluation is the best so far."""
+        self.best_step = self.best_value = None
+        self.since_best = 0
+
     def meta(self, config: Config, data: TrainingData) -> dict[str, Any]:
         """What stands beside the arrays in a checkpoint."""
         return {
@@ -96,10 +103,25 @@ def build_training(config: Config, task: Task) -> Training:
     return training
 
 
-def set_corrupt_aside(directory: Path) -> list[str]:
-    """Moves checkpoints that are newer than the newest whole one out of the way.
+@dataclass
+class Start:
+    """Where a stretch of training begins."""
 
-    Before Orbax opens the directory, which stumbles over some of them.
+    state: State
+    progress: Progress = field(default_factory=Progress)
+    resumed: bool = False
+    """Whether these are of an earlier run."""
+    corrupt: list[str] = field(default_factory=list)
+    """For each corrupt checkpoint that was found, in words, what is wrong and what was done."""
+    changed: list[Change] = field(default_factory=list)
+    """In which fields the configuration is not that of the earlier run."""
+
+
+def set_corrupt_aside(directory: Path) -> list[str]:
+    """Moves corrupt checkpoints out of the way: the newest, and the best so far.
+
+    Before Orbax opens the directory, which stumbles over some of them, and before a run ends that
+    then cannot export what it promised.
 
     Returns:
         For each of them, in words, what is wrong and where it is now.
@@ -110,11 +132,26 @@ def set_corrupt_aside(directory: Path) -> list[str]:
 
     def work() -> list[str]:
         whole, damaged = newest_whole(directory)
-        return [
+        said = [
             f"checkpoint {step} is corrupt ({what}): moved to {set_aside(directory, step)}, going "
             f"on from step {whole}"
             for step, what in damaged.items()
         ]
+        meta = None if whole is None else read_metadata(directory, whole)
+        best = None if meta is None else meta.get("progress", {}).get("best_step")
+        if best is None or best == whole:
+            return said
+        without = "the next evaluation makes another; a run that is done exports its last"
+        if not (directory / str(best)).is_dir():
+            return [*said, f"checkpoint {best}, the best so far, is gone: {without}"]
+        what = damage(directory / str(best))
+        if what is not None:
+            aside = set_aside(directory, best)
+            said.append(
+                f"checkpoint {best}, the best so far, is corrupt ({what}): moved to {aside}; "
+                f"{without}"
+            )
+        return said
 
     return processes.first_does(work, "looking at checkpoints")
 
@@ -136,29 +173,24 @@ def find_start(
     checkpoints: Checkpoints,
     initial_params: Callable[[], Mapping[str, np.ndarray]] | None,
     resume: Path | None,
-) -> tuple[State, Progress, bool, list[str]]:
+    accept_changes: bool = False,
+) -> Start:
     """Where to begin.
 
     In this order: the newest checkpoint in the workdir; the newest whole one under `resume`; fresh
-    state with `initial_params`; fresh state.
-
-    Returns:
-        State; progress; whether they are those of an earlier run; for each corrupt checkpoint that
-        was passed over under `resume`, in words, what is wrong.
+    state with `initial_params`; fresh state. `accept_changes`: see `resuming.refuse`.
     """
     step = newest_step(checkpoints)
     if step is not None:
-        return *_restore(training, data, checkpoints, step), True, []
+        return _restore(training, data, checkpoints, step, accept_changes)
     if resume is not None:
-        state, progress, corrupt = _resume_other(training, data, resume)
-        return state, progress, True, corrupt
-    state = training.initial_state(initial_params() if initial_params else None)
-    return state, Progress(), False, []
+        return _resume_other(training, data, resume, accept_changes)
+    return Start(training.initial_state(initial_params() if initial_params else None))
 
 
 def _resume_other(
-    training: Training, data: TrainingData, workdir: Path
-) -> tuple[State, Progress, list[str]]:
+    training: Training, data: TrainingData, workdir: Path, accept_changes: bool
+) -> Start:
     directory = workdir / "checkpoints"
 
     def look() -> tuple[int | None, list[str]]:
@@ -172,22 +204,32 @@ def _resume_other(
         step, corrupt = processes.first_does(look, "looking at checkpoints")
         if step is not None:
             with Checkpoints(directory, keep=None) as checkpoints:
-                state, progress = _restore(training, data, checkpoints, step)
-                # The best checkpoint stays behind in the other workdir.
-                progress.best_step = progress.best_value = None
-                progress.since_best = 0
-                return state, progress, corrupt
+                start = _restore(training, data, checkpoints, step, accept_changes)
+                start.progress.forget_best()  # its checkpoint stays behind in the other workdir
+                start.corrupt = corrupt
+                return start
     raise CheckpointMismatchError(f"{workdir}: holds no checkpoint to resume from")
 
 
 def _restore(
-    training: Training, data: TrainingData, checkpoints: Checkpoints, step: int
-) -> tuple[State, Progress]:
-    meta = checkpoints.read_meta(step)
-    _refuse_other_run(training.config, data, meta)
-    if step > training.config.train.num_steps:
+    training: Training,
+    data: TrainingData,
+    checkpoints: Checkpoints,
+    step: int,
+    accept_changes: bool,
+) -> Start:
+    config, meta = training.config, checkpoints.read_meta(step)
+    if "progress" not in meta:
+        raise CheckpointMismatchError(
+            f"{checkpoints.directory / str(step)}: holds weights without the state of a run; start "
+            "from them with --init-from"
+        )
+    changed = changes(config, meta["config"], step)
+    same_data = meta["data_fingerprint"] == data.fingerprint
+    refuse(changed, same_data=same_data, accept_changes=accept_changes)
+    if step > config.train.num_steps:
         raise ConfigError(
-            f"train.num_steps={training.config.train.num_steps}: the checkpoint has {step} updates "
+            f"train.num_steps={config.train.num_steps}: the checkpoint has {step} updates "
             "behind it; give at least as many"
         )
     unknown = meta["progress"].keys() - {known.name for known in fields(Progress)}
@@ -196,34 +238,10 @@ def _restore(
             f"{checkpoints.directory / str(step)}: holds {', '.join(sorted(unknown))} in its "
             "progress, which this version does not know; go on with the version that wrote it"
         )
+    progress = Progress(**meta["progress"])
+    best = checkpoints.directory / str(progress.best_step)
+    is_there = processes.first_does(best.is_dir, "looking for the best checkpoint")
+    if not is_there or forgets_best(changed):
+        progress.forget_best()
     state = checkpoints.restore(step, training.described_state)
-    return state, Progress(**meta["progress"])
-
-
-def _refuse_other_run(config: Config, data: TrainingData, meta: Mapping[str, Any]) -> None:
-    now = config.to_dict()["model"]
-    # A field that the checkpoint is too old to know had its default.
-    then = {**Config().to_dict()["model"], **meta["config"]["model"]}
-    changed = [
-        f"model.{name}: {then.get(name)} then, {now.get(name)} now"
-        for name in sorted(now.keys() | then.keys())
-        if then.get(name) != now.get(name)
-    ]
-    if changed:
-        raise CheckpointMismatchError(
-            "the checkpoint is of another architecture (" + "; ".join(changed) + "); use its "
-            "configuration, or another --workdir"
-        )
-    frozen_then = meta["config"]["optim"].get("frozen", [])
-    if frozen_then != list(config.optim.frozen):
-        raise CheckpointMismatchError(
-            f"optim.frozen: {frozen_then} then, {list(config.optim.frozen)} now; the optimiser has "
-            "no state for what was frozen, so go on with the same, or start in another --workdir "
-            "with --init-from"
-        )
-    if meta["data_fingerprint"] != data.fingerprint:
-        raise CheckpointMismatchError(
-            "the checkpoint was made with other data (the corpus, or how it is batched, has "
-            "changed), so it cannot go on exactly; restore the data, or start in another --workdir "
-            "with --init-from"
-        )
+    return Start(state, progress, resumed=True, changed=changed)

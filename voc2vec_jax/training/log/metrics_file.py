@@ -4,7 +4,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -91,9 +91,13 @@ class MetricsFile:
         path: The file.
         resumed_at: The restored step, or None for a fresh start. Lines beyond it are cut, so is a
             half-written last line.
+        changed: What the event of resuming says of the configuration: an entry for each field that
+            has another value than before.
     """
 
-    def __init__(self, path: Path, resumed_at: int | None):
+    def __init__(
+        self, path: Path, resumed_at: int | None, changed: Sequence[Mapping[str, Any]] = ()
+    ):
         self.path = path
         lines = []
         if path.exists() and resumed_at is not None:
@@ -104,7 +108,8 @@ class MetricsFile:
         write_text(path, "".join(line + "\n" for line in lines))
         self._file = path.open("a", encoding="utf-8")
         if resumed_at is not None:
-            self.write({"event": "resume", "step": resumed_at})
+            event = {"event": "resume", "step": resumed_at}
+            self.write({**event, "changed": changed} if changed else event)
 
     def write(self, entry: Mapping[str, Any]) -> None:
         """Appends one line and hands it to the operating system at once."""

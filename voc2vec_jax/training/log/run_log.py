@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from voc2vec_jax.training.first_step import table
 from voc2vec_jax.training.log.alarm import CollapseAlarm
 from voc2vec_jax.training.log.metrics_file import Clock, Display, MetricsFile, Pairs, Window
 from voc2vec_jax.training.log.trackers import open_listeners
+from voc2vec_jax.training.resuming import Change
 from voc2vec_jax.training.starting_point import Progress
 from voc2vec_jax.training.update import FINITE, SKIPPED
 
@@ -29,6 +30,7 @@ class RunLog:
         workdir: Gets `metrics.jsonl`, `first_step.json`, and what listeners keep.
         progress: Of the run; what it has heard is added to it.
         resumed_at: The restored step, or None for a fresh start.
+        changed: In which fields the configuration is not that of the run that is resumed.
         quiet: Show nothing.
 
     Of several processes the first one writes and shows; the others keep the same account.
@@ -40,6 +42,7 @@ class RunLog:
         workdir: Path,
         progress: Progress,
         resumed_at: int | None,
+        changed: Sequence[Change] = (),
         *,
         quiet: bool = False,
     ):
@@ -50,12 +53,16 @@ class RunLog:
         self._workdir, self._progress = workdir, progress
         self._alarm = CollapseAlarm(config, progress.alarm)
         speaks = processes.is_first()
-        self._metrics = MetricsFile(workdir / "metrics.jsonl", resumed_at) if speaks else None
+        entries = [change.entry() for change in changed]
+        path = workdir / "metrics.jsonl"
+        self._metrics = MetricsFile(path, resumed_at, entries) if speaks else None
         self._display = Display(config.train.num_steps, progress.step, quiet=quiet or not speaks)
         self._listeners = open_listeners(config, workdir, resumed_at) if speaks else []
         self._started = self._logged_at = time.monotonic()
         self._audio_seconds = 0.0
         self._skipped = 0
+        for change in changed:
+            self.say(f"resumed with another value of {change}")
 
     def say(self, text: str) -> None:
         """A line for whoever watches."""
