@@ -10,6 +10,7 @@ from typing import TypeVar
 import tyro
 
 from voc2vec_jax import compiling
+from voc2vec_jax.cli import program_cache
 from voc2vec_jax.distributed import processes
 from voc2vec_jax.errors import DONE, STOPPED, exit_code
 
@@ -87,6 +88,7 @@ def prepare_process(*, sigterm_is_ctrl_c: bool = False) -> None:
     # TensorFlow only reads records and feeds batches; its chatter would bury the messages.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    program_cache.switch_on(_say_once)
     compiling.log.addHandler(_Said())
     compiling.log.setLevel(logging.INFO)
     compiling.log.propagate = False  # others may have put handlers at the root
