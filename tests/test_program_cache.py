@@ -119,12 +119,14 @@ def test_a_folder_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
 
 def test_settings_of_jax_win(tmp_path: Path) -> None:
     own = tmp_path / "own"
-    values, said = compiled(tmp_path, 2, JAX_COMPILATION_CACHE_DIR=str(own))
+    values, _ = compiled(tmp_path, 2, JAX_COMPILATION_CACHE_DIR=str(own))
     assert values == [f"572.0 {own}"]
     assert len(entries(own)) == 1
     values, said = compiled(tmp_path, 2, JAX_ENABLE_COMPILATION_CACHE="0")
     assert (values, said) == (["572.0 None"], "")
     assert not (tmp_path / ".cache").exists()
+    values, _ = compiled(tmp_path, 2, JAX_ENABLE_COMPILATION_CACHE="1")
+    assert values == [f"572.0 {folder_of(tmp_path)}"]
 
 
 @pytest.mark.thorough
@@ -167,7 +169,7 @@ def test_runs_end_with_the_same_bytes_cold_and_warm(
 def undecided(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """The cache of a process that has not imported JAX."""
     with warnings.catch_warnings():
-        for name in program_cache.SWITCHES:
+        for name in (program_cache.FOLDER, program_cache.ENABLED):
             monkeypatch.delenv(name, raising=False)
         for name in (
             "JAX_COMPILATION_CACHE_MAX_SIZE",

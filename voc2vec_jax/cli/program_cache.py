@@ -27,7 +27,9 @@ MIN_COMPILE_SECONDS = 0.3
 """What is compiled faster is not kept. Most programs for embeddings take less than JAX's second."""
 FORGET_AFTER_DAYS = 60
 """Programs of another jaxlib or CPU that nobody has used for so long are removed."""
-SWITCHES = ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE")
+FOLDER, ENABLED = "JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"
+OFF = ("0", "false", "off", "no", "n", "f")
+"""What JAX takes for no."""
 
 _OF_JAX = re.compile(
     r"Error (?P<doing>reading|writing) persistent compilation cache entry for '(?P<program>[^']*)':"
@@ -60,15 +62,15 @@ def switch_on(say: Callable[[str], None]) -> None:
 
 
 def _decided() -> bool:
-    if any(name in os.environ for name in SWITCHES):
+    """Whether the user, or a program around this one, has said what is to be kept where."""
+    if FOLDER in os.environ or os.environ.get(ENABLED, "").lower() in OFF:
         return True
     if "jax" not in sys.modules:
         return False
     import jax
 
     values: dict[str, object] = jax.config.values
-    folder, enabled = (values[name.lower()] for name in SWITCHES)
-    return folder is not None or not enabled
+    return values[FOLDER.lower()] is not None or not values[ENABLED.lower()]
 
 
 def _set(name: str, value: str | float) -> None:
@@ -111,7 +113,7 @@ def _forget_others(root: Path, folder: Path) -> None:
 def _say_once_for_many(folder: Path, say: Callable[[str], None]) -> None:
     """Puts one line in plain words in place of JAX's warning for every program."""
     before = warnings.showwarning
-    told: set[str] = set()
+    told: set[bool] = set()
 
     def show(
         message: Warning | str,
@@ -131,14 +133,10 @@ def _say_once_for_many(folder: Path, say: Callable[[str], None]) -> None:
         )
         read = failed["program"] if damaged and failed["doing"] == "reading" else None
         _remove_damaged(folder, read)
-        text = (
-            f"{folder}: a damaged program was removed from the cache, and is compiled again"
-            if damaged
-            else _unusable(str(folder), failed["reason"])
-        )
-        if text.partition("(")[0] not in told:
-            told.add(text.partition("(")[0])
-            say(text)
+        if damaged not in told:
+            told.add(damaged)
+            removed = "a damaged program was removed from the cache, and is compiled again"
+            say(f"{folder}: {removed}" if damaged else _unusable(str(folder), failed["reason"]))
 
     warnings.showwarning = show
     # Where warnings are errors, this one would end what goes on without the cache.
@@ -148,8 +146,8 @@ def _say_once_for_many(folder: Path, say: Callable[[str], None]) -> None:
 def _unusable(folder: str, reason: str) -> str:
     return (
         f"{folder}: compiled programs cannot be kept ({reason.splitlines()[0]}), so that each"
-        " start compiles anew; make the folder writable, or set JAX_COMPILATION_CACHE_DIR to"
-        " another, or JAX_ENABLE_COMPILATION_CACHE=0 for none"
+        " start compiles anew; make it writable and see that there is room, or set"
+        " JAX_COMPILATION_CACHE_DIR to another folder, or JAX_ENABLE_COMPILATION_CACHE=0 for none"
     )
 
 
