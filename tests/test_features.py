@@ -24,8 +24,8 @@ from voc2vec_jax.features.frames import (
     batches,
     frame_count,
     stream,
-    write_frames,
 )
+from voc2vec_jax.features.on_disk import write_frames
 from voc2vec_jax.models import Wav2Vec2ForPreTraining, Wav2Vec2Model
 
 pytestmark = pytest.mark.unoptimised

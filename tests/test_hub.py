@@ -24,7 +24,7 @@ from voc2vec_jax.checkpoints.pretrained import (
     Architecture,
     Preprocessor,
     PretrainedModel,
-    _bucket,
+    bucket_samples,
 )
 from voc2vec_jax.checkpoints.saving import save_pretrained
 from voc2vec_jax.config import ModelConfig
@@ -384,7 +384,7 @@ def test_few_compilations_serve_many_lengths_under_masked() -> None:
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert len(frames) > 25
-    buckets = {_bucket(length) for length in [501, *lengths]}
+    buckets = {bucket_samples(length) for length in [501, *lengths]}
     assert model._forward._cache_size() == len(buckets) <= BUCKETS_PER_OCTAVE + 1
     # Nothing but the model itself: trimming to each number of frames compiles nothing.
     assert len(compiled) == len(buckets) - 1
@@ -419,10 +419,10 @@ def test_a_clip_does_not_depend_on_its_batch_under_masked() -> None:
 
 
 def test_padding_to_a_bucket_wastes_at_most_a_quarter() -> None:
-    buckets = {samples: _bucket(samples) for samples in range(16, 5000)}
+    buckets = {samples: bucket_samples(samples) for samples in range(16, 5000)}
     assert all(samples <= bucket <= samples * 1.25 for samples, bucket in buckets.items())
     assert len(set(buckets.values())) <= 9 * BUCKETS_PER_OCTAVE + 1
-    assert all(_bucket(bucket) == bucket for bucket in buckets.values())
+    assert all(bucket_samples(bucket) == bucket for bucket in buckets.values())
 
 
 @pytest.mark.unoptimised

@@ -73,6 +73,7 @@ class Clips:
 
     batches_per_epoch = 4
     batch_sizes = (4,)
+    padded_samples = eval_padded_samples = (4_000,)
     corpus_hours = 0.01
 
     def __init__(self, fingerprint: str = "noise"):

@@ -24,7 +24,7 @@ import tyro
 
 from data_pipelines.corpora.sources import default_data_dir
 from tools.evaluation.rows import ModelRuns, host_rows, named
-from voc2vec_jax.cli.command import parsed, run
+from voc2vec_jax.cli.command import parsed, prepare_process, run
 from voc2vec_jax.cli.corpus import named_corpus, open_labelled
 from voc2vec_jax.config.recipe import Protocol
 from voc2vec_jax.errors import DONE, FAILED
@@ -235,4 +235,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    prepare_process()
     sys.exit(main())

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from data_pipelines.stores.flat_store import FlatStore, from_int16
 from voc2vec_jax.checkpoints.loading import load_encoder
-from voc2vec_jax.cli.command import parsed, run
+from voc2vec_jax.cli.command import parsed, prepare_process, run
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.evaluation import probing
 from voc2vec_jax.evaluation.clip_vectors import mfcc_statistics
@@ -148,4 +148,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    prepare_process()
     sys.exit(main())

@@ -29,7 +29,7 @@ from voc2vec_jax.checkpoints.orbax import find_checkpoints
 from voc2vec_jax.checkpoints.pretrained import PretrainedModel
 from voc2vec_jax.checkpoints.saving import save_pretrained
 from voc2vec_jax.checkpoints.source import resolve
-from voc2vec_jax.cli.command import parsed, run, say
+from voc2vec_jax.cli.command import parsed, prepare_process, run, say
 from voc2vec_jax.errors import DONE, FAILED
 from voc2vec_jax.models import HubertForPreTraining, HubertModel
 from voc2vec_jax.models.parameters import describe, merge
@@ -193,4 +193,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    prepare_process()
     sys.exit(main())

@@ -56,6 +56,16 @@ class PlannedCorpus(Generic[Plan]):
         return tuple(sorted({rows for plan in plans for rows, _ in plan.shapes}))
 
     @property
+    def padded_samples(self) -> tuple[int, ...]:
+        """Samples in a row of a batch, each number that occurs in training."""
+        return tuple(samples for _, samples in self.plan.shapes)
+
+    @property
+    def eval_padded_samples(self) -> tuple[int, ...]:
+        """The same of held-out batches."""
+        return tuple(samples for _, samples in self.eval_plan.shapes) if self.eval_plan else ()
+
+    @property
     def corpus_hours(self) -> float:
         """Duration of what an epoch hears."""
         return self.plan.heard_seconds_per_epoch / 3600

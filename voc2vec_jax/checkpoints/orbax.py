@@ -145,21 +145,14 @@ class Checkpoints:
                 hold are 0.
         """
         saved = ocp.PyTreeCheckpointHandler().metadata(self._directory / str(step) / "state")
-        new = {
-            name: leaf
-            for name, leaf in abstract_state.items()
-            if isinstance(leaf, jax.ShapeDtypeStruct) and name not in saved
-        }
+        counts = {k: v for k, v in abstract_state.items() if isinstance(v, jax.ShapeDtypeStruct)}
+        new = {name: leaf for name, leaf in counts.items() if name not in saved}
         wanted = {name: leaf for name, leaf in abstract_state.items() if name not in new}
         restored = self._manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted))
         )
-        state: State = restored["state"]
-        zeros = {
-            name: jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding)
-            for name, leaf in new.items()
-        }
-        return {**state, **zeros}
+        zeros = {k: jax.device_put(np.zeros((), v.dtype), v.sharding) for k, v in new.items()}
+        return {**restored["state"], **zeros}
 
     def restore_params(self, step: int) -> dict[str, jax.Array]:
         """The parameters alone, on the first device of this process.

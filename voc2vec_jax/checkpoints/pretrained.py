@@ -184,7 +184,7 @@ class PretrainedModel:
                 f" field, and the padded length {samples}"
             )
         if self.padding == "masked":
-            waveform = np.pad(waveform, ((0, 0), (0, _bucket(samples) - samples)))
+            waveform = np.pad(waveform, ((0, 0), (0, bucket_samples(samples) - samples)))
         out = self._forward(self.params, waveform, sizes.astype(np.int32), output_hidden_states)
         if self.padding == "masked":
             frames = frames_from_samples(samples, self.config.conv_kernel, self.config.conv_stride)
@@ -192,7 +192,8 @@ class PretrainedModel:
         return out
 
 
-def _bucket(samples: int) -> int:
+def bucket_samples(samples: int) -> int:
+    """What a model pads signals of so many samples to, under `masked`."""
     octave = 2 ** (max(samples, 1) - 1).bit_length()  # the power of two at or above
     step = max(octave // (2 * BUCKETS_PER_OCTAVE), 1)
     return -(-samples // step) * step

@@ -1,5 +1,6 @@
 """What all commands share: how they say something, and how they end."""
 
+import logging
 import os
 import signal
 import sys
@@ -8,6 +9,9 @@ from typing import TypeVar
 
 import tyro
 
+from voc2vec_jax import compiling
+from voc2vec_jax.cli import program_cache
+from voc2vec_jax.distributed import processes
 from voc2vec_jax.errors import DONE, STOPPED, exit_code
 
 T = TypeVar("T")
@@ -18,6 +22,19 @@ RESUMES = "run the same command again to resume"
 def say(text: str) -> None:
     """A line to standard error, where everything goes that is not a result."""
     print(text, file=sys.stderr, flush=True)
+
+
+def _say_once(text: str) -> None:
+    """The same, of several processes by the first one."""
+    if processes.is_first():
+        say(text)
+
+
+class _Said(logging.Handler):
+    """Shows a log as plain lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _say_once(record.getMessage())
 
 
 def parsed(arguments: type[T], argv: Sequence[str] | None, description: str | None, name: str) -> T:
@@ -71,5 +88,9 @@ def prepare_process(*, sigterm_is_ctrl_c: bool = False) -> None:
     # TensorFlow only reads records and feeds batches; its chatter would bury the messages.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    program_cache.switch_on(_say_once)
+    compiling.log.addHandler(_Said())
+    compiling.log.setLevel(logging.INFO)
+    compiling.log.propagate = False  # others may have put handlers at the root
     if sigterm_is_ctrl_c:
         signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from voc2vec_jax import compiling
 from voc2vec_jax.checkpoints import saving
 from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.config import Config
@@ -79,8 +80,10 @@ class FineTuning:
     """Keep the model of the fold with the best selection score in `out/export`."""
     _compiled: Training | None = field(default=None, init=False, repr=False)
     _pooled: Features = field(default=None, init=False, repr=False)
+    _test_shapes: compiling.Shapes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self._test_shapes = compiling.Shapes("test shape")
         if self.export and self.recipe.head != "linear":
             raise ConfigError(
                 f"--head {self.recipe.head}: transformers has no such head, so that an export "
@@ -118,7 +121,7 @@ class FineTuning:
             inner=True,
         )
         facts = _facts_of_run(workdir, config, data.batches_per_epoch)
-        judged = self.clips.judged(config, fold.test, labels, features)
+        judged = self._test_shapes.each(self.clips.judged(config, fold.test, labels, features))
         scores = clip_scores(predict(self._compiled, params, judged), config)
         # Their clips are in ascending order, those of a fold in its own.
         logits = scores.logits[np.searchsorted(scores.clips, fold.test)][:, place]

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from voc2vec_jax import compiling
 from voc2vec_jax.audio.input_files import Input, decode_ahead
 from voc2vec_jax.audio.signal import SAMPLE_RATE, normalize, pad_batch
 from voc2vec_jax.checkpoints.loading import from_pretrained
-from voc2vec_jax.checkpoints.pretrained import PretrainedModel
+from voc2vec_jax.checkpoints.pretrained import PretrainedModel, bucket_samples
 from voc2vec_jax.errors import AudioError, ConfigError, ConversionError
 from voc2vec_jax.features.frames import batches
 from voc2vec_jax.models import ClassifierOutput
@@ -92,6 +93,7 @@ def predict(
     """
     window = round(window_seconds * SAMPLE_RATE)
     hop = None if hop_seconds is None else max(round(hop_seconds * SAMPLE_RATE), 1)
+    shapes = compiling.Shapes()
     chunks = [files[first : first + CHUNK_FILES] for first in range(0, len(files), CHUNK_FILES)]
     for chunk, decoded in decode_ahead(chunks):
         waveforms: dict[Path, NDArray[np.float32]] = {}
@@ -104,7 +106,7 @@ def predict(
                 raise waveform
             else:
                 bad.append(waveform)
-        yield from _scores(model, waveforms, window, hop)
+        yield from _scores(model, waveforms, window, hop, shapes)
 
 
 def _scores(
@@ -112,6 +114,7 @@ def _scores(
     waveforms: dict[Path, NDArray[np.float32]],
     window: int,
     hop: int | None,
+    shapes: compiling.Shapes,
 ) -> Iterator[Prediction]:
     parts = [
         (file, part)
@@ -123,10 +126,16 @@ def _scores(
     # Under `hf` a score depends on the padding, so that nothing is padded.
     masked = model.padding == "masked"
     sizes = [part.stop - part.start for _, part in parts]
-    for numbers in batches(sizes) if masked else [[number] for number in range(len(parts))]:
+    work = batches(sizes) if masked else [[number] for number in range(len(parts))]
+    longest = [max(sizes[number] for number in numbers) for numbers in work]
+    padded = [bucket_samples(samples) if masked else samples for samples in longest]
+    coming = [(len(numbers), samples) for numbers, samples in zip(work, padded, strict=True)]
+    shapes.expect(coming)
+    for numbers, shape in zip(work, coming, strict=True):
         rows = [parts[number] for number in numbers]
         cut = [waveforms[file][part] for file, part in rows]
-        out = model(*pad_batch(cut, normalize="none"))
+        with shapes.first_of(shape):
+            out = model(*pad_batch(cut, normalize="none"))
         assert isinstance(out, ClassifierOutput)
         for (file, _), logits, mask in zip(
             rows, np.asarray(out.logits, np.float64), np.asarray(out.frame_mask), strict=True

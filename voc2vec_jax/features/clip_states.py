@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from voc2vec_jax import compiling
 from voc2vec_jax.audio.frame_grid import frames_from_samples
 from voc2vec_jax.checkpoints.pretrained import PretrainedModel
 from voc2vec_jax.models.parameters import Params, describe, merge
@@ -54,7 +55,7 @@ def pooled_states(
     layers = config.num_hidden_layers + 1 if all_layers else 1
     sums = np.zeros((clips, layers, config.hidden_size), np.float32)
     counts = np.zeros(clips, np.int64)
-    for batch in batches:
+    for batch in compiling.Shapes().each(batches):
         real = batch["weight"] > 0
         pooled = np.asarray(pool(encoder.params, batch["waveform"], batch["lengths"]))[real]
         lengths = batch["lengths"][real]

@@ -47,7 +47,9 @@ class Encoding:
 
     def __call__(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Per clip [1, D] or [T, D] float32; waveforms are float32 [S] each, 16 kHz mono."""
-        work = batches([len(waveform) for waveform in waveforms])
+        lengths = [len(waveform) for waveform in waveforms]
+        work = batches(lengths)
+        self._features.expect(lengths, work)
         values: dict[int, np.ndarray] = {}
         results = stream(self._features, waveforms.__getitem__, work)
         for clips, made in zip(work, results, strict=True):

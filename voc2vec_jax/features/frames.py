@@ -1,16 +1,14 @@
 """Features of whole clips, frame by frame, in batches: MFCCs, or what a layer of a model gives.
 
-Nothing here keeps the features of a corpus: they go to disk batch by batch (`write_frames`), or are
+Nothing here keeps the features of a corpus: they go to disk batch by batch (`on_disk`), or are
 replaced by labels where they are computed (`stream` with an assignment).
 """
 
 import itertools
-import os
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Protocol
 
 import jax
@@ -18,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from voc2vec_jax import compiling
 from voc2vec_jax.audio import mfcc
 from voc2vec_jax.audio.signal import SAMPLE_RATE, normalize, pad_batch
 from voc2vec_jax.checkpoints.pretrained import PretrainedModel
@@ -39,6 +38,7 @@ Floats = NDArray[np.float32]
 Arrays = tuple[np.ndarray, ...]
 Then = Callable[[jax.Array], tuple[jax.Array, ...]]
 """Applied to features [..., D] on the device; gives arrays [..., …] that are fetched instead."""
+Lengths = Sequence[int] | NDArray[np.integer]
 Read = Callable[[int], Floats]
 """The samples of a clip by its number, float32 [S] with full scale ±1."""
 
@@ -73,6 +73,16 @@ class Features(Protocol):
         """
         ...
 
+    def expect(self, lengths: Lengths, work: Sequence[Sequence[int]], then: Then = keep) -> None:
+        """Takes note of batches that will come, for who waits while their shapes are compiled.
+
+        Args:
+            lengths: Samples of each clip.
+            work: Clips of each batch.
+            then: See `Then`.
+        """
+        ...
+
 
 def frame_count(features: Features, samples: int) -> int:
     """Frames of a clip: windows that lie within it."""
@@ -99,6 +109,9 @@ class MfccFeatures:
             tuple(part[end - len(clip) : end] for part in whole)
             for clip, end in zip(clips, ends, strict=True)
         ]
+
+    def expect(self, lengths: Lengths, work: Sequence[Sequence[int]], then: Then = keep) -> None:
+        """Nothing to do: there is one shape."""
 
 
 class LayerFeatures:
@@ -131,6 +144,7 @@ class LayerFeatures:
         self._model = model
         self._layer = layer
         self._programs: dict[Then, Callable[..., tuple[jax.Array, ...]]] = {}
+        self._shapes: dict[Then, compiling.Shapes] = defaultdict(compiling.Shapes)
         self._dispatch = threading.Lock()
 
     def __call__(self, waveforms: Sequence[Floats], then: Then = keep) -> list[Arrays]:
@@ -142,6 +156,12 @@ class LayerFeatures:
             return self._batch(waveforms, then)
         return [self._pieces(waveform, longest, then) for waveform in waveforms]
 
+    def expect(self, lengths: Lengths, work: Sequence[Sequence[int]], then: Then = keep) -> None:
+        """See `Features`."""
+        longest = (max(int(lengths[clip]) for clip in clips) for clips in work)
+        shapes = (_shape(len(clips), samples) for clips, samples in zip(work, longest, strict=True))
+        self._shapes[then].expect(shapes)
+
     def _pieces(self, waveform: Floats, longest: int, then: Then) -> Arrays:
         frames = (longest - self.window_samples) // self.hop_samples + 1
         step, size = frames * self.hop_samples, (frames - 1) * self.hop_samples
@@ -151,12 +171,11 @@ class LayerFeatures:
         return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
     def _batch(self, waveforms: Sequence[Floats], then: Then) -> list[Arrays]:
-        bucket = _bucket_samples(max(map(len, waveforms)))
-        # A batch that is not full, such as the last one, repeats a clip: few shapes to compile.
-        rows = min(_rows(bucket), 2 ** (len(waveforms) - 1).bit_length())
+        rows, bucket = _shape(len(waveforms), max(map(len, waveforms)))
         fill = [waveforms[0]] * (rows - len(waveforms))
         batch, lengths = pad_batch([*waveforms, *fill], normalize="none", pad_to=bucket)
-        with self._dispatch:  # threads that come together would compile the same program
+        # Threads that come together would compile the same program.
+        with self._dispatch, self._shapes[then].first_of((rows, bucket)):
             on_device = self._program(then)(self._model.params, batch, lengths)
         arrays = jax.device_get(on_device)
         counts = [frame_count(self, len(waveform)) for waveform in waveforms]
@@ -188,11 +207,21 @@ def _bucket_samples(samples: int) -> int:
     return next(bucket for bucket in buckets if bucket >= samples)
 
 
+def _shape(clips: int, samples: int) -> tuple[int, int]:
+    """Rows and padded samples of a batch, by its clips and the longest of them.
+
+    A clip that is too long goes through in pieces, most of which are as long as may be.
+    """
+    bucket = _bucket_samples(min(samples, round(CHUNK_SECONDS * SAMPLE_RATE)))
+    # A batch that is not full, such as the last one, repeats a clip: few shapes to compile.
+    return min(_rows(bucket), 2 ** (clips - 1).bit_length()), bucket
+
+
 def _rows(bucket_samples: int) -> int:
     return max(int(BATCH_SECONDS * SAMPLE_RATE) // bucket_samples, 1)
 
 
-def batches(lengths: Sequence[int] | NDArray[np.integer]) -> list[list[int]]:
+def batches(lengths: Lengths) -> list[list[int]]:
     """Clips of like lengths together, longest first; clips longer than `CHUNK_SECONDS` alone.
 
     The longest clip of a batch decides how long its rows are, and so how many there are. Depends on
@@ -244,57 +273,3 @@ def stream(
         finally:
             for future in pending:
                 future.cancel()
-
-
-def write_frames(
-    features: Features,
-    read: Read,
-    lengths: Sequence[int] | NDArray[np.integer],
-    path: Path,
-    report: Callable[[int], None] = lambda clips: None,
-) -> np.memmap:
-    """The features of clips as one file of float32, [all frames, D] in the order of the clips.
-
-    The file appears whole or not at all; after a kill, the same call goes on where it was.
-
-    Args:
-        features: What is computed.
-        read: Gives the samples of clip 0, 1, …
-        lengths: Samples of each clip.
-        path: Becomes the file; `.part` and `.done` beside it hold unfinished work.
-        report: Told how many clips have been written, each time that it is some more.
-
-    Returns:
-        The file, mapped to memory read-only.
-    """
-    counts = np.array([frame_count(features, int(samples)) for samples in lengths])
-    offsets = np.cumsum(counts) - counts
-    shape = (int(counts.sum()), features.width)
-    if not path.exists():
-        part, done = path.with_name(path.name + ".part"), path.with_name(path.name + ".done")
-        plan = batches(lengths)
-        finished = _whole_lines(done) if part.exists() else []
-        report(sum(len(plan[number]) for number in finished))
-        with open(part, "r+b" if finished else "wb") as file, open(done, "a") as journal:
-            todo = [number for number in range(len(plan)) if number not in finished]
-            made = stream(features, read, [plan[number] for number in todo])
-            for number, clips in zip(todo, made, strict=True):
-                for clip, (frames,) in zip(plan[number], clips, strict=True):
-                    file.seek(4 * features.width * int(offsets[clip]))
-                    file.write(frames.astype("<f4").tobytes())
-                file.flush()
-                os.fsync(file.fileno())
-                journal.write(f"{number}\n")
-                journal.flush()
-                report(len(plan[number]))
-        part.rename(path)
-        done.unlink()
-    return np.memmap(path, np.float32, "r", shape=shape)
-
-
-def _whole_lines(journal: Path) -> list[int]:
-    """The numbers in a journal; a line that a kill has cut is taken out of it."""
-    text = journal.read_text() if journal.exists() else ""
-    whole = text[: text.rfind("\n") + 1]
-    journal.write_text(whole)
-    return [int(line) for line in whole.splitlines()]

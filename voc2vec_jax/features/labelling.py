@@ -20,9 +20,9 @@ from voc2vec_jax.features.frames import (
     Read,
     batches,
     stream,
-    write_frames,
 )
 from voc2vec_jax.features.kmeans import Floats, KMeansSettings, assigner, fit
+from voc2vec_jax.features.on_disk import write_frames
 from voc2vec_jax.files import write_json
 
 SAMPLE, CENTROIDS, FACTS = "sample.float32", "centroids.npy", "fit.json"
@@ -137,8 +137,9 @@ def label_clips(
     """
     # A batch of which anything is missing is computed as it was the first time.
     work = [clips for clips in batches(lengths) if not done[clips].all()]
-    missing = ~done
-    made = stream(features, read, work, assigner(centroids))
+    missing, assign = ~done, assigner(centroids)
+    features.expect(lengths, work, assign)
+    made = stream(features, read, work, assign)
     for clips, arrays in zip(work, made, strict=True):
         for clip, (labels, distances) in zip(clips, arrays, strict=True):
             if missing[clip]:

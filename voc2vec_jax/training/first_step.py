@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from voc2vec_jax import compiling
 from voc2vec_jax.checkpoints.orbax import State
 from voc2vec_jax.objectives import Batch, Metrics
 from voc2vec_jax.training import optimizer
@@ -18,7 +19,7 @@ MIB = 2**20
 
 
 def first_update(
-    training: Training, state: State, batch: Batch
+    training: Training, state: State, batch: Batch, shapes: compiling.Shapes | None = None
 ) -> tuple[State, Metrics, dict[str, Any]]:
     """An update like any other, and a report of it.
 
@@ -26,17 +27,19 @@ def first_update(
         training: The run.
         state: On the mesh; used up.
         batch: On the mesh.
+        shapes: Says that this one is compiled, and how many are left.
 
     Returns:
         The next state, its figures, and the report: plain values, the sizes in bytes those of one
         device. What the platform does not tell is None.
     """
-    shapes = {
+    described = {
         name: jax.ShapeDtypeStruct(value.shape, value.dtype, sharding=value.sharding)
         for name, value in batch.items()
     }
     started = time.monotonic()
-    compiled = training.lower_step(shapes).compile()  # `step` finds it in JAX's cache
+    with (shapes or compiling.Shapes()).first(batch):
+        compiled = training.lower_step(described).compile()  # `step` finds it in JAX's cache
     compiled_at = time.monotonic()
     state, metrics = training.step(state, batch)
     ratio = jax.device_get(metrics["loss"])

@@ -121,7 +121,9 @@ class _Run:
         resumed_at = self.done if start.resumed else None
         self.saved = resumed_at
         quiet = isinstance(checkpoints, BestInMemory)
-        self.log = RunLog(config, workdir, self.progress, resumed_at, start.changed, quiet=quiet)
+        self.log = RunLog(
+            config, data, workdir, self.progress, resumed_at, start.changed, quiet=quiet
+        )
         for what in start.corrupt:
             self.log.say(f"WARNING: {what}")
             self.log.event("corrupt_checkpoint", what=what)
@@ -195,14 +197,16 @@ class _Run:
     def _update(self, batch: dict[str, np.ndarray]) -> None:
         with self.log.clock.runs("host_to_device"):
             placed = sharding.place_batch(batch, self.training.mesh)
+        seen = self.log.shapes
         annotation = jax.profiler.StepTraceAnnotation("update", step_num=self.done + 1)
         with self.log.clock.runs("step"), annotation:
             if self.reports:
-                self.state, metrics, report = first_update(self.training, self.state, placed)
+                self.state, metrics, report = first_update(self.training, self.state, placed, seen)
                 self.log.first_step(report)
                 self.reports = False
             else:
-                self.state, metrics = self.training.step(self.state, placed)
+                with seen.first(placed):
+                    self.state, metrics = self.training.step(self.state, placed)
         real = real_samples(placed["lengths"], placed.get("weight", placed["lengths"]))
         padded = placed["waveform"].size if "waveform" in placed else 0
         self.pending.append((self.done, metrics, real, padded))
@@ -236,7 +240,7 @@ class _Run:
     def _evaluate(self) -> dict[str, float | None]:
         """Figures of the held-out clips, which always meet the same masks and negatives."""
         with self.log.clock.runs("evaluation"):
-            batches = self.data.eval_batches()
+            batches = self.log.held_out_shapes.each(self.data.eval_batches())
             means = held_out_figures(self.training, self.state["params"], batches)
         train, loss = self.training.config.train, means.get("loss")
         if loss is not None:

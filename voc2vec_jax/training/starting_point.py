@@ -39,6 +39,16 @@ class TrainingData(Protocol):
         ...
 
     @property
+    def padded_samples(self) -> tuple[int, ...]:
+        """Samples in a row of a batch, each number that occurs in training."""
+        ...
+
+    @property
+    def eval_padded_samples(self) -> tuple[int, ...]:
+        """The same of held-out batches."""
+        ...
+
+    @property
     def corpus_hours(self) -> float:
         """Duration of what is trained on."""
         ...

@@ -12,6 +12,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from voc2vec_jax import compiling
 from voc2vec_jax.checkpoints.orbax import State
 from voc2vec_jax.config import Config, DataConfig, TrainConfig
 from voc2vec_jax.distributed import sharding
@@ -144,7 +145,8 @@ class Training:
     def initial_state(self, params: Mapping[str, np.ndarray] | None = None) -> State:
         """A fresh state, made in place on the mesh; `params` replace what they name."""
         key = jax.random.fold_in(jax.random.key(self.config.train.seed), _INITIALISATION)
-        state: State = self._compiled_init(key)
+        with compiling.said("compiling the initial state"):
+            state: State = self._compiled_init(key)
         for path, value in (params or {}).items():
             state["params"][path] = jax.device_put(value, self.shardings["params"][path])
         return state

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from voc2vec_jax import compiling
 from voc2vec_jax.audio.signal import SAMPLE_RATE
 from voc2vec_jax.config import Config
 from voc2vec_jax.distributed import processes
@@ -18,7 +19,7 @@ from voc2vec_jax.training.log.alarm import CollapseAlarm
 from voc2vec_jax.training.log.metrics_file import Clock, Display, MetricsFile, Pairs, Window
 from voc2vec_jax.training.log.trackers import open_listeners
 from voc2vec_jax.training.resuming import Change
-from voc2vec_jax.training.starting_point import Progress
+from voc2vec_jax.training.starting_point import Progress, TrainingData
 from voc2vec_jax.training.update import FINITE, SKIPPED
 
 
@@ -27,6 +28,7 @@ class RunLog:
 
     Args:
         config: The run.
+        data: Its batches.
         workdir: Gets `metrics.jsonl`, `first_step.json`, and what listeners keep.
         progress: Of the run; what it has heard is added to it.
         resumed_at: The restored step, or None for a fresh start.
@@ -39,6 +41,7 @@ class RunLog:
     def __init__(
         self,
         config: Config,
+        data: TrainingData,
         workdir: Path,
         progress: Progress,
         resumed_at: int | None,
@@ -50,6 +53,10 @@ class RunLog:
         """Updates behind the last line of this process."""
         self.clock = Clock(jax.profiler.TraceAnnotation)
         self.window = Window(progress.window)
+        self.shapes = compiling.Shapes()
+        self.shapes.expect((samples,) for samples in data.padded_samples)
+        self.held_out_shapes = compiling.Shapes("held-out shape")
+        self.held_out_shapes.expect((samples,) for samples in data.eval_padded_samples)
         self._workdir, self._progress = workdir, progress
         self._alarm = CollapseAlarm(config, progress.alarm)
         speaks = processes.is_first()
