@@ -36,7 +36,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "features": ("checkpoints", "models", "compiling", "audio", "files", "errors"),
     "checkpoints": ("distributed", "models", "config", "audio", "files", "errors"),
-    "objectives": ("models", "scores", "config", "audio"),
+    "objectives": ("models", "ops", "scores", "config", "audio"),
     "models": ("ops", "config", "audio"),
     "ops": (),
     "distributed": ("config", "errors"),
