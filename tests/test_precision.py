@@ -112,6 +112,14 @@ def test_bf16_multiplies_float32_or_bfloat16_and_never_rounds_the_first(
     assert not re.search(r"convert.*tensor<4x4000(x1)?xf32>\) -> tensor<[^>]*bf16>", text)
 
 
+def test_what_follows_a_single_convolution_is_bfloat16() -> None:
+    one = {"conv_dim": (8,), "conv_kernel": (400,), "conv_stride": (320,)}
+    config = config_of("wav2vec2", "base", "bf16")
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, **one))
+    found = products(lowered_step(config, "tpu"))
+    assert found.count(("bf16", "bf16", False)) > 20
+
+
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_a_model_that_is_only_called_multiplies_float32_too(platform: str) -> None:
     task = build_task(config_of("classify", "base", "fp32"))

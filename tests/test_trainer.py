@@ -30,7 +30,7 @@ from voc2vec_jax.errors import (
     PreemptedError,
     TrainingDivergedError,
 )
-from voc2vec_jax.objectives import Wav2Vec2Task
+from voc2vec_jax.objectives import ProbeTask, Wav2Vec2Task
 from voc2vec_jax.training.log.metrics_file import (
     PARTS,
     MetricsFile,
@@ -41,7 +41,7 @@ from voc2vec_jax.training.log.metrics_file import (
 from voc2vec_jax.training.log.run_log import real_samples
 from voc2vec_jax.training.loop import _Run, fit
 from voc2vec_jax.training.starting_point import Start
-from voc2vec_jax.training.update import SKIPPED, Training
+from voc2vec_jax.training.update import FINITE, SKIPPED, Training
 from voc2vec_jax.training.validation import BestInMemory
 
 pytestmark = [pytest.mark.unoptimised, pytest.mark.usefixtures("shared_programs")]
@@ -203,13 +203,67 @@ def test_an_update_that_is_not_finite_changes_nothing_but_the_step() -> None:
         counts.append(tuple(int(state[name]) for name in SKIPPED))
         assert math.isfinite(metrics["gradient_norm"].total) == (counts[-1][1] == 0)
     assert counts == [(0, 0), (1, 1), (1, 0)]
-    for part in ("params", "opt_state"):
-        jax.tree.map(np.testing.assert_array_equal, states[1][part], states[2][part])
-        assert any(
-            not np.array_equal(a, b)
-            for a, b in zip(*map(jax.tree.leaves, (states[2][part], states[3][part])), strict=True)
-        )
+    parts = [(state["params"], state["opt_state"][1]) for state in states]  # Adam's moments
+    jax.tree.map(np.testing.assert_array_equal, parts[1], parts[2])
+    assert all(
+        not np.array_equal(a, b)
+        for a, b in zip(jax.tree.leaves(parts[2]), jax.tree.leaves(parts[3]), strict=True)
+        if np.any(b)
+    )
     assert [int(state["step"]) for state in states] == [0, 1, 2, 3]
+
+
+def head_on_vectors(**optim: Any) -> Training:
+    model = dataclasses.replace(MODEL, labels=("a", "b"))
+    optim = {"learning_rate": 1e-3, "warmup_steps": 0, **optim}
+    config = Config(task="classify", model=model, optim=OptimConfig(**optim))
+    mesh = sharding.build_mesh(MeshConfig(), jax.devices()[:1])
+    return Training(config, ProbeTask(config), mesh)
+
+
+def vectors(scale: float = 1.0) -> dict[str, np.ndarray]:
+    features = np.random.default_rng(0).standard_normal((4, 1, 16)).astype(np.float32)
+    return {
+        "features": np.float32(scale) * features,
+        "lengths": np.full(4, 400, np.int32),
+        "labels": np.array([0, 1, 0, 1], np.int32),
+        "weight": np.ones(4, np.float32),
+    }
+
+
+@pytest.mark.parametrize(
+    ("bad", "scale", "rate"),
+    [("gradient_norm", 1e20, 1e-3), ("update_norm", 1.0, 1e30)],
+)
+def test_a_finite_loss_is_not_enough(bad: str, scale: float, rate: float) -> None:
+    training = head_on_vectors(learning_rate=rate, weight_decay=0.0)
+    batch = sharding.place_batch(vectors(scale), training.mesh)
+    before = training.initial_state()
+    kept = jax.tree.map(np.array, before["params"])
+    after, metrics = training.step(before, batch)
+    fine = {name: bool(jnp.isfinite(metrics[name].total)) for name in FINITE}
+    assert fine == {name: name != bad for name in FINITE}
+    assert int(after["skipped"]) == 1
+    jax.tree.map(np.testing.assert_array_equal, after["params"], kept)
+
+
+def test_the_schedule_goes_by_all_updates_and_adam_by_those_that_were_made() -> None:
+    """So that the rate still reaches 0 at the last update, and the logged one is the one used."""
+    training = head_on_vectors(warmup_steps=4, weight_decay=0.0)
+    skipped, undisturbed = training.initial_state(), training.initial_state()
+    good, poisoned = vectors(), vectors(float("nan"))
+    for step in range(4):
+        batch = sharding.place_batch(poisoned if step < 3 else good, training.mesh)
+        skipped, metrics = training.step(skipped, batch)
+    moved = {
+        path: np.abs(np.asarray(value) - undisturbed["params"][path]).max()
+        for path, value in skipped["params"].items()
+    }
+    # The first step of Adam has the size of the rate, whatever the gradient.
+    rate = float(metrics["learning_rate"].total)
+    assert rate == pytest.approx(1e-3 * 3 / 4)
+    assert max(moved.values()) == pytest.approx(rate, rel=1e-2)
+    assert int(skipped["opt_state"][1].count) == 1
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
@@ -227,6 +281,7 @@ def test_a_skipped_update_is_counted_and_left_out_of_the_means(
     entries = figures(tmp_path)
     assert [entry["skipped_updates"] for entry in entries] == [0, 1, 2, 2, 2]
     assert all(math.isfinite(float(str(v))) for entry in entries for v in entry.values())
+    assert {name for name in entries[0] if name not in entries[1]} == set()
     skipped = read_events(tmp_path / "metrics.jsonl", "skipped_update")
     assert [(event["step"], event["in_a_row"]) for event in skipped] == [(4, 1), (6, 1)]
     assert skipped[0]["what"].startswith("loss is nan")
@@ -242,7 +297,7 @@ def test_skipped_updates_in_a_row_end_the_run(
     train = dataclasses.replace(CONFIG.train, num_steps=steps, max_skipped_updates=3)
     optim = dataclasses.replace(CONFIG.optim, warmup_steps=1)
     data = Clips()
-    data.poisoned = range(9 - 5 if steps == 9 else 0, 9)
+    data.poisoned = range(4 if steps == 9 else 0, 9)
     message = rf"update {last}: loss is nan.* last of {min(3, steps)} skipped in a row .*{saved}"
     with pytest.raises(TrainingDivergedError, match=message):
         run(tmp_path, data, dataclasses.replace(CONFIG, train=train, optim=optim))

@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +15,13 @@ from tests import programs
 from tests.conftest import ARCHITECTURES
 from tests.meshes import CONFIG, batch_of
 from voc2vec_jax.config import Config, MeshConfig
+from voc2vec_jax.config.train import Precision
 from voc2vec_jax.distributed import sharding
 from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.models.parameters import Params
 from voc2vec_jax.objectives import Batch, Wav2Vec2Task
 from voc2vec_jax.training.gradients import add_up
-from voc2vec_jax.training.precision import to_compute
+from voc2vec_jax.training.precision import check_sum_of_gradients, to_compute
 from voc2vec_jax.training.update import Training
 
 pytestmark = pytest.mark.unoptimised
@@ -72,6 +74,33 @@ def test_a_split_that_does_not_divide_is_refused_with_the_numbers() -> None:
         ConfigError, match=r"16 clips .* 3 micro-batches × data × fsdp = 4 .* multiple of 12"
     ):
         sharding.check_batch(16, mesh, 3)
+
+
+def test_micro_batches_on_a_mesh_are_those_of_one_device() -> None:
+    """Diversity, dropout and layer drop included; gradients are split over fsdp and data."""
+    split = changed(CONFIG, train={"accumulate_steps": 2})
+    for ours, theirs in zip(run(split, 3, (2, 2, 1)), run(split, 3), strict=True):
+        for name in ("loss", "diversity_loss", "gradient_norm", "update_norm"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-5), name
+
+
+def test_gradients_are_added_up_in_float32_unless_asked_otherwise() -> None:
+    added = re.compile(r"(?:all_reduce|reduce_scatter)(?:.|\n)*?\) : \(tensor<([^>]*)>")
+    dtypes = {}
+    for choice in get_args(Precision):
+        config = changed(BF16, train={"gradients_added_in": choice})
+        mesh = sharding.build_mesh(MeshConfig(2, 2, 1), jax.devices())
+        training = Training(config, Wav2Vec2Task(config), mesh)
+        run_of = (jax.eval_shape(jax.random.key, 0), np.int32(9))
+        step = training._compiled_step.trace(training.described_state, abstract_batch(), *run_of)
+        text = step.lower(lowering_platforms=("tpu",)).as_text()
+        dtypes[choice] = [shape.split("x")[-1] for shape in added.findall(text)]
+    gradients = len(Training(BF16, Wav2Vec2Task(BF16), mesh).abstract_state["params"])
+    assert set(dtypes["fp32"]) == {"f32"}
+    assert len(dtypes["fp32"]) >= gradients
+    assert dtypes["bf16"].count("bf16") >= gradients
+    with pytest.raises(ConfigError, match=r"train\.gradients_added_in='bf16': CPUs"):
+        check_sum_of_gradients(changed(BF16, train={"gradients_added_in": "bf16"}).train, mesh)
 
 
 @pytest.mark.parametrize("devices", [1, 4])

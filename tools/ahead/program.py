@@ -24,6 +24,7 @@ from voc2vec_jax.audio.signal import SAMPLE_RATE
 from voc2vec_jax.config import Config
 from voc2vec_jax.distributed import sharding
 from voc2vec_jax.objectives import build_task
+from voc2vec_jax.training import precision
 from voc2vec_jax.training.first_step import bytes_per_device
 from voc2vec_jax.training.update import Training
 
@@ -98,6 +99,7 @@ def compile_step(request: Request) -> dict[str, Any]:
     """
     config, topology = request.config, request.topology
     mesh = sharding.build_mesh(config.mesh, topology.devices)
+    precision.check_sum_of_gradients(config.train, mesh)
     training = Training(config, build_task(config), mesh)
     batch = abstract_batch(config, mesh, request.seconds)
     state = training.described_state

@@ -3,7 +3,7 @@
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -136,17 +136,16 @@ class Checkpoints:
         meta: dict[str, Any] = restored["meta"]
         return meta
 
-    def restore(self, step: int, abstract_state: State) -> State:
+    def restore(self, step: int, abstract_state: State, may_lack: Collection[str] = ()) -> State:
         """The state on the devices present now.
 
         Args:
             step: Which checkpoint.
-            abstract_state: Shapes, dtypes and shardings. Scalars that the checkpoint is too old to
-                hold are 0.
+            abstract_state: Shapes, dtypes and shardings.
+            may_lack: Counts that the checkpoint may be too old to hold; they are 0 then.
         """
         saved = ocp.PyTreeCheckpointHandler().metadata(self._directory / str(step) / "state")
-        counts = {k: v for k, v in abstract_state.items() if isinstance(v, jax.ShapeDtypeStruct)}
-        new = {name: leaf for name, leaf in counts.items() if name not in saved}
+        new = {name: abstract_state[name] for name in may_lack if name not in saved}
         wanted = {name: leaf for name, leaf in abstract_state.items() if name not in new}
         restored = self._manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted))

@@ -90,16 +90,22 @@ class FeatureEncoder(nnx.Module):
         )
 
     @jax.named_scope("feature_extractor")
-    def __call__(self, waveform: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        waveform: jax.Array,
+        lengths: jax.Array | None = None,
+        dtype: jax.typing.DTypeLike = jnp.float32,
+    ) -> jax.Array:
         """Features of a batch of signals.
 
         Args:
             waveform: [B, S] float32.
             lengths: [B] true samples, to keep padding out of the norm over time; None lets the
                 norm see it, as the reference implementations do.
+            dtype: In which what follows computes.
 
         Returns:
-            [B, T, C]; frame t of a clip depends on padding only through that norm.
+            [B, T, C] in `dtype`; frame t of a clip depends on padding only through that norm.
         """
         x = waveform[:, :, None]  # [B, S, 1]
         first_mask = None
@@ -109,7 +115,6 @@ class FeatureEncoder(nnx.Module):
             first_mask = jnp.arange(total)[None, :] < first_frames[:, None]
         # Where the others compute in bfloat16, the first one does not: rounding the sound itself
         # would drown what is quiet beside what is loud, before any norm.
-        dtype = self.conv_layers[-1].conv.kernel.dtype
         for index, layer in enumerate(self.conv_layers):
             mask = first_mask if index == 0 else None
             block = functools.partial(layer, mask=mask, dtype=dtype)

@@ -128,7 +128,11 @@ class Wav2Vec2Model(nnx.Module):
         masked = padding == "masked"
         projection_key, encoder_key = split_key(key, 2)
 
-        features = self.feature_extractor(waveform, lengths if masked else None)  # [B, T, C]
+        features = self.feature_extractor(  # [B, T, C]
+            waveform,
+            lengths if masked else None,
+            self.feature_projection.projection.kernel.dtype,
+        )
         features = scale_gradient(features, feature_grad_mult)
         frames = frames_from_samples(lengths, self.config.conv_kernel, self.config.conv_stride)
         frame_mask = jnp.arange(features.shape[1])[None, :] < frames[:, None]

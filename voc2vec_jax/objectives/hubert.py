@@ -106,11 +106,10 @@ class HubertTask(Task):
         valid = out.frame_mask & heard
         labelled = valid & (batch["targets"] >= 0)
         targets = batch["targets"] + self.config.model.num_special_classes
-        penalty = losses.feature_penalty(out.encoder.conv_features, valid)
         return HubertSums(
             masked=losses.masked_prediction(logits, targets, labelled & draws.span_mask),
             unmasked=losses.masked_prediction(logits, targets, labelled & ~draws.span_mask),
-            penalty=penalty * jnp.sum(valid),
+            penalty=losses.feature_penalty(out.encoder.conv_features, valid),
             frames=jnp.sum(valid).astype(jnp.float32),
             hidden=jnp.sum(draws.span_mask & heard).astype(jnp.float32),
         )

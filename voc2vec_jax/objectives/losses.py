@@ -2,8 +2,7 @@
 
 Losses of frames are sums beside their counts, never means: how many frames are masked differs from
 clip to clip and from device to device, and only sums add up. The division happens once, in the
-update. Diversity and feature penalty are means of one micro-batch, which the task weighs.
-Everything here is float32.
+update. Diversity is that of one micro-batch, which the task weighs. Everything here is float32.
 """
 
 import jax
@@ -219,15 +218,14 @@ def diversity_loss(use: CodeUse, entries: int) -> jax.Array:
 
 
 def feature_penalty(features: jax.Array, frame_mask: jax.Array) -> jax.Array:
-    """Mean square of the convolutional features before their norm (fairseq's `features_pen`).
+    """Mean square of each frame's features before their norm, summed (fairseq's `features_pen`).
 
     Args:
         features: [B, T, C].
         frame_mask: [B, T] bool; padding does not count. (fairseq crops instead of padding.)
     """
     weight = frame_mask.astype(jnp.float32)[:, :, None]
-    squared = jnp.sum(jnp.square(features.astype(jnp.float32)) * weight)
-    return squared / (jnp.maximum(jnp.sum(weight), 1) * features.shape[-1])
+    return jnp.sum(jnp.square(features.astype(jnp.float32)) * weight) / features.shape[-1]
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:

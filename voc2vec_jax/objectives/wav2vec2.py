@@ -122,7 +122,6 @@ class Wav2Vec2Task(Task):
         heard = heard_rows(batch)
         counted = masking.counted_frames(draws.span_mask) & heard
         valid = out.encoder.frame_mask & heard
-        penalty = losses.feature_penalty(out.encoder.conv_features, valid)
         return Wav2Vec2Sums(
             contrastive=losses.contrastive_loss(
                 out.predictions,
@@ -133,7 +132,7 @@ class Wav2Vec2Task(Task):
                 self.config.model.contrastive_logits_temperature,
             ),
             codes=losses.code_counts(out.quantized, counted),
-            penalty=penalty * jnp.sum(valid),
+            penalty=losses.feature_penalty(out.encoder.conv_features, valid),
             frames=jnp.sum(valid).astype(jnp.float32),
             masked=jnp.sum(draws.span_mask & heard).astype(jnp.float32),
         )

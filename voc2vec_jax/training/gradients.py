@@ -8,6 +8,7 @@ a parameter is split over the fsdp axis does each micro-batch's part go to its o
 device has room for the whole.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -104,7 +105,9 @@ def loss_and_gradients(
             return gradient.astype(jnp.float32)
 
         def add(path: str, gradient: jax.Array) -> jax.Array:
-            axes = BATCH_AXES if split[path] is None else "data"
+            axes = BATCH_AXES if split[path] is None else ("data",)
+            if math.prod(mesh.shape[axis] for axis in axes) == 1:
+                return gradient
             return jax.lax.psum(gradient.astype(added_in), axes).astype(jnp.float32)
 
         loss, count, metrics, gradients = over_micro_batches(of_part, batch, draws, parts)

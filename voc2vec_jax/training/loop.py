@@ -30,7 +30,7 @@ from voc2vec_jax.training.starting_point import (
     find_start,
     set_corrupt_aside,
 )
-from voc2vec_jax.training.update import Training
+from voc2vec_jax.training.update import SKIPPED, Training
 from voc2vec_jax.training.validation import BestInMemory, held_out_figures, pairs
 
 
@@ -287,7 +287,7 @@ class _Run:
             )
         state = self.state
         if train.export_checkpoint == "best" and step not in (None, self.done):
-            state = self.checkpoints.restore(step, self.training.described_state)
+            state = self.checkpoints.restore(step, self.training.described_state, SKIPPED)
         else:
             step = self.done
         self.log.say(f"exporting the parameters after step {step}")

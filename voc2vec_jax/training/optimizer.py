@@ -119,7 +119,7 @@ def _like(paths: Collection[str]) -> str:
 def optimizer(
     config: OptimConfig, num_steps: int | jax.Array, paths: Collection[str]
 ) -> optax.GradientTransformation:
-    """The whole update rule, for the parameters that are trained.
+    """The whole update rule, for the parameters that are trained; the schedule comes last in it.
 
     Args:
         config: Its numbers, and its rules by path.

@@ -12,8 +12,10 @@ import re
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from voc2vec_jax.config.train import Precision
+from voc2vec_jax.config.train import Precision, TrainConfig
+from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.models.parameters import Params
 
 IN_BF16 = re.compile(
@@ -22,9 +24,16 @@ IN_BF16 = re.compile(
     r"|masked_spec_embed"
     r"|encoder\.layers\.\d+\.(attention|feed_forward)\.\w+\.(kernel|bias))$"
 )
-
-
 DTYPES: dict[Precision, jax.typing.DTypeLike] = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
+
+
+def check_sum_of_gradients(train: TrainConfig, mesh: Mesh) -> None:
+    """Refuses to add up bfloat16 over several CPU devices, on which XLA ends the process."""
+    on_cpu = mesh.size > 1 and mesh.devices.flat[0].platform == "cpu"
+    if train.gradients_added_in == "bf16" and on_cpu:
+        raise ConfigError(
+            "train.gradients_added_in='bf16': CPUs add up gradients in float32 only; leave it out"
+        )
 
 
 def to_compute(params: Params, precision: Precision) -> Params:

@@ -16,8 +16,9 @@ from voc2vec_jax.config import Config, TrainConfig
 from voc2vec_jax.distributed import processes, sharding
 from voc2vec_jax.errors import CheckpointMismatchError, ConfigError
 from voc2vec_jax.objectives import Task
+from voc2vec_jax.training import precision
 from voc2vec_jax.training.resuming import Change, changes, forgets_best, refuse
-from voc2vec_jax.training.update import Training
+from voc2vec_jax.training.update import SKIPPED, Training
 
 
 class TrainingData(Protocol):
@@ -105,9 +106,12 @@ def build_training(config: Config, task: Task) -> Training:
     """What a run compiles, over all devices of all processes, which have met.
 
     Raises:
-        ConfigError: The mesh does not fit the devices, or does not divide the model.
+        ConfigError: The mesh does not fit the devices, does not divide the model, or cannot add up
+            gradients as asked for.
     """
-    training = Training(config, task, sharding.build_mesh(config.mesh))
+    mesh = sharding.build_mesh(config.mesh)
+    precision.check_sum_of_gradients(config.train, mesh)
+    training = Training(config, task, mesh)
     if processes.several():
         sharding.connect(training.mesh)
     return training
@@ -253,5 +257,5 @@ def _restore(
     is_there = processes.first_does(best.is_dir, "looking for the best checkpoint")
     if not is_there or forgets_best(changed):
         progress.forget_best()
-    state = checkpoints.restore(step, training.described_state)
+    state = checkpoints.restore(step, training.described_state, may_lack=SKIPPED)
     return Start(state, progress, resumed=True, changed=changed)

@@ -190,6 +190,8 @@ class Training:
             trained, opt_state = jax.tree.map(
                 lambda new, old: jnp.where(finite, new, old), updated, before
             )
+            # Adam counts the updates that it made; the schedule goes by all that were tried.
+            opt_state = (*opt_state[:-1], opt_state[-1]._replace(count=step + 1))
         schedule = optimizer.learning_rate(self.config.optim, num_steps)
         counts = {
             "skipped": state["skipped"] + ~finite,

@@ -1,6 +1,6 @@
 """What a model says of held-out clips, and the figures that follow from it."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import jax
@@ -80,7 +80,7 @@ class BestInMemory:
     def wait(self) -> None:
         """Nothing is in progress."""
 
-    def restore(self, step: int, abstract_state: State) -> State:
+    def restore(self, step: int, abstract_state: State, may_lack: Collection[str] = ()) -> State:
         """The best parameters, where `abstract_state` says; without optimiser and step."""
         return {
             "params": {

@@ -116,7 +116,7 @@ class RunLog:
         if not in_a_row:
             self.window.add({**values, **heard})
             return 0, ""
-        self.window.add(heard)
+        self.window.add({**heard, **dict.fromkeys(values, (0.0, 0.0))})
         bad = (name for name in FINITE if not math.isfinite(values[name][0]))
         what = ", ".join(f"{name} is {values[name][0]}" for name in bad)
         self._write({"event": "skipped_update", "step": step, "what": what, "in_a_row": in_a_row})
