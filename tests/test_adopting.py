@@ -98,10 +98,39 @@ def test_the_same_command_goes_on_when_the_source_is_gone(
     assert f"{tmp_path / 'run' / 'checkpoints' / '4'}: its architecture\n  model.hidden_s" in said
     assert "resumed with another value" not in said
 
-    # A workdir of its own that goes on from there, with the source gone too.
-    more = (*more, "--resume", str(tmp_path / "run"))
+    # Without the flag too, here and in a workdir of its own that goes on from there.
+    plain = test_train_command.command(place, tmp_path / "run", "--train.num-steps", "4")
+    assert "resumed at step 4 of 4" in test_train_command.finish(plain)
+    more = ("--resume", str(tmp_path / "run"), "--train.num-steps", "4")
     said = test_train_command.finish(test_train_command.command(place, tmp_path / "next", *more))
     assert "resumed at step 4 of 4" in said
+
+
+def test_a_dry_run_says_what_a_run_would_go_on_with(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workdir = tmp_path / "run"
+    test_train_command.finish(test_train_command.command(place, workdir, "--train.num-steps", "4"))
+    dry = ("--train.num-steps", "4", "--dry-run")
+    said = test_train_command.finish(test_train_command.command(place, workdir, *dry))
+    assert f"{workdir}: a run goes on from step 4; this is the first of a fresh one\n" in said
+    other = test_train_command.command(place, workdir, *dry, "--train.seed", "7")
+    assert main(other) == WRONG_USAGE
+    assert "train.seed: 0 then, 7 now" in capsys.readouterr().err
+
+
+def test_a_run_that_began_with_other_weights_does_not_go_on(
+    wav2vec2: Path, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workdir = tmp_path / "run"
+    test_train_command.finish(test_train_command.command(place, workdir))
+    source = ("--init-from", str(wav2vec2))
+    assert main(test_train_command.command(place, workdir, *source)) == WRONG_USAGE
+    said = capsys.readouterr().err
+    assert f"error: --init-from {wav2vec2}: the run began with random weights and is at" in said
+    both = (*source, "--resume", str(workdir))
+    assert main(test_train_command.command(place, tmp_path / "next", *both)) == WRONG_USAGE
+    assert f"--resume {workdir} has weights already; give one" in capsys.readouterr().err
 
 
 def test_hubert_takes_the_encoder_and_the_width_of_its_projection(

@@ -141,6 +141,22 @@ def test_micro_batches_are_refused_where_diversity_is_theirs() -> None:
     }
 
 
+@pytest.mark.parametrize(("now", "step"), [(30_000, 299), (3_000, 285), (120, 110)])
+def test_a_jump_of_the_rate_is_asked_for(now: int, step: int) -> None:
+    """A run that was stopped shortly before its end is no other than one that had ended."""
+    change = only(TINY, "train.num_steps", now, step=step)
+    assert change.effect is Effect.LEARNT
+    assert change.note.endswith(": a jump")
+
+
+def test_other_data_are_named_by_what_was_given() -> None:
+    moved = only(TINY, "data.folder", "elsewhere")
+    refuse([moved], same_data=True, accept_changes=False)
+    with pytest.raises(CheckpointMismatchError, match=r"data\.folder: None then, elsewhere now"):
+        refuse([moved], same_data=False, accept_changes=True)
+    assert only(TINY, "data.label_alignment", "fairseq").effect is Effect.NAMED
+
+
 def test_another_length_says_what_it_does_to_the_schedule() -> None:
     longer = only(TINY, "train.num_steps", 550, step=100)  # 50 of 250 or 500 updates down the slope
     assert longer.effect is Effect.NAMED
@@ -170,7 +186,7 @@ def test_a_field_that_the_run_did_not_know_has_the_default_of_then(
     assert [str(change) for change in clipping] == ["optim.clip_norm: None then, 1.0 now"]
     monkeypatch.setitem(resuming.DEFAULTS_OF_THEN, "optim.clip_norm", 5.0)
     assert [str(change) for change in changes(TINY, then, 100)] == [
-        "optim.clip_norm: 5.0 then, None now"
+        "optim.clip_norm: 5.0 then, None now (what its version did, which had no such field)"
     ]
 
 
@@ -179,7 +195,8 @@ def test_a_field_that_this_version_does_not_know_is_named() -> None:
     then["optim"]["momentum"] = 0.5
     (change,) = changes(TINY, then, 100)
     assert str(change) == (
-        "optim.momentum: 0.5 then, None now (this version does not know the field)"
+        "optim.momentum: 0.5 then, None now (a field of the version that wrote it, which this one "
+        "does not know)"
     )
     assert change.effect is Effect.LEARNT
     then["model"]["width"] = 3

@@ -1,7 +1,7 @@
 """Says that something is being compiled, where a command would otherwise be silent for long.
 
 Lines go to the logger of this module at level INFO, so that nobody sees them who does not ask;
-the commands do (`cli/command.py`). What comes out of a cache is quick, and nothing is said of it.
+the commands do (`cli/command.py`). What comes out of a cache is quick as a rule, and passes unsaid.
 """
 
 import logging
@@ -95,7 +95,7 @@ class Shapes:
         with said(line):
             yield
         seconds = time.monotonic() - started
-        if seconds > QUIET_SECONDS:  # others came out of a cache, and say nothing of those to come
+        if seconds > QUIET_SECONDS:  # others are of a cache, and say little of those to come
             self._seconds.append(seconds)
 
     def _line(self, shape: Shape) -> str:

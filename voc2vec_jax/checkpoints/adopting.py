@@ -27,6 +27,8 @@ class Architecture:
 
     place: str
     fields: Mapping[str, Any]
+    began_with: str | None = None
+    """Of a run: the source of its first weights, as `Progress` has it."""
 
 
 def of_source(held: CheckpointSource, config: Config) -> Architecture:
@@ -59,8 +61,10 @@ def of_run(workdir: Path, task: str) -> Architecture | None:
             # A field that the run is too old to know had its default.
             then = {**asdict(ModelConfig()), **meta["config"]["model"]}
             names = (*FUNCTION_FIELDS, *HEADS[task])
-            return Architecture(str(directory / str(step)), {name: then[name] for name in names})
-    newest_whole(directory)
+            fields = {name: then[name] for name in names}
+            began_with = meta.get("progress", {}).get("began_with")
+            return Architecture(str(directory / str(step)), fields, began_with)
+    newest_whole(directory)  # refuses where there are checkpoints, but none whose words are left
     return None
 
 

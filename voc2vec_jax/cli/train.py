@@ -25,7 +25,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -101,8 +101,12 @@ def train(arguments: Arguments) -> None:
     if arguments.profile is not None:
         profile = profiled_steps(arguments.profile, config.train.num_steps)
     trackers.check_installed(config)  # before the corpus is decoded, which may take long
-    if arguments.init_from is not None:
-        config = _with_architecture(config, arguments, arguments.init_from)
+    if arguments.init_from is not None and arguments.resume is not None:
+        raise ConfigError(
+            f"--init-from {arguments.init_from}: --resume {arguments.resume} has weights already; "
+            "give one of them"
+        )
+    config = _with_architecture(config, arguments)
     config, data = _open_data(config)
     task = build_task(config)
     _say_once(data.summary())
@@ -125,6 +129,7 @@ def train(arguments: Arguments) -> None:
 
     start = initial_params if arguments.init_from else None
     if arguments.dry_run:
+        processes.first_does(lambda: _compare(config, data.fingerprint, arguments), "comparing")
         report = dry_run(config, task, data, start)
         _say_once(table(report))
         if processes.is_first():
@@ -142,34 +147,70 @@ def train(arguments: Arguments) -> None:
             *(config, task, data, workdir, start, arguments.resume),
             profile=profile,
             accept_changes=arguments.accept_changes,
+            began_with=_place(arguments.init_from),
         )
         params = processes.whole(params)
         corpus = data.store.name
         processes.first_does(lambda: export_run(config, task, corpus, params, workdir), "exporting")
 
 
-def _with_architecture(config: Config, arguments: Arguments, source: str) -> Config:
-    """The configuration with the architecture of the weights that the run starts with.
+def _compare(config: Config, fingerprint: str, arguments: Arguments) -> None:
+    """For a dry run: whether a run would go on from a checkpoint, and how it would differ."""
+    from voc2vec_jax.checkpoints.metadata import read_metadata, saved_steps
+    from voc2vec_jax.training.resuming import changes, refuse
+
+    for workdir in filter(None, (arguments.workdir, arguments.resume)):
+        for step in saved_steps(workdir / "checkpoints")[:1]:
+            meta = read_metadata(workdir / "checkpoints", step) or {}
+            if "progress" in meta:
+                changed = changes(config, meta["config"], step)
+                same_data = meta["data_fingerprint"] == fingerprint
+                refuse(changed, same_data=same_data, accept_changes=arguments.accept_changes)
+                line = (
+                    f"{workdir}: a run goes on from step {step}; this is the first of a fresh one"
+                )
+                say("\n  ".join([line, *map(str, changed)]))
+                return
+
+
+def _place(source: str | None) -> str | None:
+    """A source by a name that does not depend on the folder from which the command was given."""
+    if source is None or source.startswith("hf:"):
+        return source
+    place = Path(source).expanduser().absolute()
+    # A hub id looks like a path; one that is gone is told by where it would be.
+    return str(place) if place.exists() or source.startswith((".", "/", "~")) else source
+
+
+def _with_architecture(config: Config, arguments: Arguments) -> Config:
+    """The configuration with the architecture of the weights that the run starts or started with.
 
     One that goes on does not read them, and they may be gone: its checkpoints say what they were.
     """
     from voc2vec_jax.checkpoints import adopting
     from voc2vec_jax.checkpoints.source import read_source
+    from voc2vec_jax.training.starting_point import RANDOM
 
-    def saved() -> tuple[str, Mapping[str, Any]] | None:
+    def saved() -> dict[str, Any] | None:
         for workdir in (arguments.workdir, arguments.resume):
             found = None if workdir is None else adopting.of_run(workdir, config.task)
             if found is not None:
-                return found.place, found.fields
+                return asdict(found)
         return None
 
     found = None
     if not arguments.dry_run:  # which does the first update of a fresh run
         found = processes.first_does(saved, "looking at checkpoints")
     if found is not None:
-        architecture = adopting.Architecture(*found)
+        architecture = adopting.Architecture(**found)
+        if architecture.began_with == RANDOM or (
+            architecture.began_with is None and arguments.init_from is None
+        ):
+            return config  # its recipe was all that there was
+    elif arguments.init_from is None:
+        return config
     else:
-        architecture = adopting.of_source(read_source(source), config)
+        architecture = adopting.of_source(read_source(arguments.init_from), config)
     config, lines = adopting.adopt(config, architecture, arguments.model_flags)
     if lines:
         _say_once("\n  ".join([f"{architecture.place}: its architecture", *lines]))

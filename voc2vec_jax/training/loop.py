@@ -46,6 +46,7 @@ def fit(
     inner: bool = False,
     profile: range = range(0),
     accept_changes: bool = False,
+    began_with: str | None = None,
 ) -> Params:
     """Trains until `train.num_steps` updates are done, from wherever the run stands.
 
@@ -68,6 +69,7 @@ def fit(
             memory instead of checkpoints, and cannot be resumed.
         profile: Updates that process 0 traces, see `log.profiler`.
         accept_changes: Go on from a checkpoint though what is learnt changes, see `resuming`.
+        began_with: What `initial_params` are from; a run that began with others does not go on.
 
     Returns:
         The parameters after the last update, or those of the best held-out figure if
@@ -93,7 +95,9 @@ def fit(
             return run.to_the_end()
     corrupt = set_corrupt_aside(workdir / "checkpoints")
     with Checkpoints(workdir / "checkpoints", config.train.keep_checkpoints) as checkpoints:
-        start = find_start(training, data, checkpoints, initial_params, resume, accept_changes)
+        start = find_start(
+            training, data, checkpoints, initial_params, resume, accept_changes, began_with
+        )
         start.corrupt = corrupt + start.corrupt
         with closing(_Run(training, data, checkpoints, workdir, start, profile=profile)) as run:
             return run.to_the_end()

@@ -11,6 +11,8 @@ from voc2vec_jax.training.optimizer import learning_rate, warmup
 
 TASKS = ("wav2vec2", "hubert", "classify")
 PRETRAINING = ("wav2vec2", "hubert")
+SMOOTH = 2.0
+"""By what factor the learning rate may jump where a run goes on with another length."""
 LONGEST = 200
 """Characters of a value that are shown; `metrics.jsonl` has all of them."""
 
@@ -85,9 +87,10 @@ FIELDS: dict[str, Rule] = {
     **_each(
         "data",
         "mixture_temperature normalize min_seconds max_seconds bucket_seconds batch_seconds"
-        " batch_clips batch_multiple gain_db noise_snr_db eval_share label_alignment",
+        " batch_clips batch_multiple gain_db noise_snr_db eval_share",
         Effect.ANOTHER_RUN,
     ),
+    **_each("data", "label_alignment", Effect.ANOTHER_RUN, "hubert"),
     **_each("mask", "prob length min_spans sampler equalize", Effect.MEASURED, *PRETRAINING),
     **_each("objective", "feature_grad_mult", Effect.LEARNT, *PRETRAINING),
     **_each("objective", "feature_penalty_weight", Effect.MEASURED, *PRETRAINING),
@@ -170,6 +173,8 @@ def changes(config: Config, then: Mapping[str, Any], step: int) -> list[Change]:
     for name in [*now, *sorted(before.keys() - now.keys())]:
         if name not in now or before[name] != now[name]:
             effect, note = _judge(name, before, now, step)
+            if name in DEFAULTS_OF_THEN and name not in _flat(then):
+                note = "what its version did, which had no such field"
             found.append(Change(name, before[name], now.get(name), effect, note))
     return found
 
@@ -191,7 +196,7 @@ def _judge(
     rule = FIELDS.get(name)
     if rule is None:
         effect = Effect.ANOTHER_RUN if name.startswith("model.") else Effect.LEARNT
-        return effect, "this version does not know the field"
+        return effect, "a field of the version that wrote it, which this one does not know"
     if now["task"] not in rule.tasks:
         return Effect.NAMED, f"task {now['task']} does not read it"
     if name == "train.num_steps":
@@ -225,6 +230,8 @@ def _judge_length(then: Mapping[str, Any], now: Mapping[str, Any], step: int) ->
         return Effect.LEARNT, f"{note}: the run had ended, and its rate would rise again"
     if warmups[0] <= step < warmups[1]:
         return Effect.LEARNT, f"{note}: the warm-up was over, and would begin again"
+    if max(rates) > SMOOTH * min(rates):
+        return Effect.LEARNT, f"{note}: a jump"
     return Effect.NAMED, note
 
 
@@ -253,7 +260,8 @@ def refuse(changed: Sequence[Change], *, same_data: bool, accept_changes: bool) 
             "same, or start in another --workdir with --init-from"
         )
     if others or not same_data:
-        what = _listed(others) or "the corpus, or how it is batched, has changed"
+        of_data = [c for c in changed if c in others or c.field.startswith("data.")]
+        what = _listed(of_data) or "the corpus, or how it is batched, has changed"
         raise CheckpointMismatchError(
             f"the checkpoint was made with other data ({what}), so it cannot go on exactly; "
             "restore what it had, or start in another --workdir with --init-from"

@@ -63,6 +63,9 @@ class TrainingData(Protocol):
         ...
 
 
+RANDOM = "random weights"
+
+
 @dataclass
 class Progress:
     """What a run knows of itself; saved with the arrays, so that a resumed one logs the same."""
@@ -78,6 +81,9 @@ class Progress:
     since_best: int = 0
     """Evaluations since then."""
     alarm: dict[str, int] = field(default_factory=dict)
+    began_with: str | None = None
+    """The source of the first weights, `RANDOM` if there was none; None if the run is too old to
+    know."""
 
     def judge(self, train: TrainConfig, step: int, value: float) -> None:
         """Takes note of the figure that decides which parameters are best."""
@@ -188,18 +194,30 @@ def find_start(
     initial_params: Callable[[], Mapping[str, np.ndarray]] | None,
     resume: Path | None,
     accept_changes: bool = False,
+    began_with: str | None = None,
 ) -> Start:
     """Where to begin.
 
     In this order: the newest checkpoint in the workdir; the newest whole one under `resume`; fresh
-    state with `initial_params`; fresh state. `accept_changes`: see `resuming.refuse`.
+    state with `initial_params`; fresh state. `accept_changes`: see `resuming.refuse`. `began_with`
+    names `initial_params`; a run that began with others is refused.
     """
     step = newest_step(checkpoints)
     if step is not None:
-        return _restore(training, data, checkpoints, step, accept_changes)
-    if resume is not None:
-        return _resume_other(training, data, resume, accept_changes)
-    return Start(training.initial_state(initial_params() if initial_params else None))
+        start = _restore(training, data, checkpoints, step, accept_changes)
+    elif resume is not None:
+        start = _resume_other(training, data, resume, accept_changes)
+    else:
+        state = training.initial_state(initial_params() if initial_params else None)
+        return Start(state, Progress(began_with=began_with or RANDOM))
+    then = start.progress.began_with
+    if began_with is not None and then not in (None, began_with):
+        raise CheckpointMismatchError(
+            f"--init-from {began_with}: the run began with {then} and is at step "
+            f"{start.progress.step}; leave --init-from out to go on with it, or start in another "
+            "--workdir"
+        )
+    return start
 
 
 def _resume_other(
