@@ -54,8 +54,8 @@ class TrainConfig:
     """How gradients are added up over devices. `bf16` exchanges half the bytes and rounds each sum
     to 8 bits."""
     max_skipped_updates: int = 10
-    """An update whose loss, gradient or step is not finite is skipped. So many in a row, or all of a
-    run, end it; a resumed run goes on counting."""
+    """An update whose loss, gradient or step is not finite is skipped. So many in a row, or all
+    that there are, end the run; one that is resumed goes on counting."""
     log_every_steps: int = 50
     eval_every_steps: int | None = None
     """How often the held-out clips are heard; None: at every checkpoint. Needs data.eval_share."""
