@@ -18,7 +18,8 @@ from voc2vec_jax.evaluation.baselines import (
     settings_of,
 )
 from voc2vec_jax.evaluation.cross_validation import LabelledCorpus, cross_validate
-from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST, Fold, divide
+from voc2vec_jax.evaluation.division import divide
+from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST, Fold
 from voc2vec_jax.evaluation.linear import (
     LINEAR_SVM,
     LOGISTIC_REGRESSION,

@@ -8,7 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from voc2vec_jax.errors import ConfigError, UnlabelledError
-from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST, Fold, divide, grouped_folds, paper_folds
+from voc2vec_jax.evaluation.division import divide
+from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST, Fold, grouped_folds, paper_folds
 
 SIZES = {
     "asvp_esd": 12_625,
@@ -99,6 +100,33 @@ def test_without_groups_every_part_has_every_class_in_proportion(
             validation = np.sum(labels[fold.selection] == label)
             assert abs(validation - 0.8 * count / 8) < 1.5
             assert np.any(labels[fold.train] == label)
+
+
+def test_folds_of_groups_are_stratified() -> None:
+    """scikit-learn did not, before 1.8, when it shuffled: fold sizes of 111 to 5,490."""
+    rng = np.random.default_rng(0)
+    corpus = []  # speakers of 2 to 60 clips, each mostly of one of four unequal classes
+    for favourite in rng.choice(4, 120, p=[0.5, 0.3, 0.15, 0.05]):
+        shares = np.full(4, 0.05) + 0.8 * np.eye(4)[favourite]
+        corpus.append(rng.choice(4, rng.integers(2, 61), p=shares).tolist())
+    labels, groups = flatten(corpus)
+    whole = np.bincount(labels) / len(labels)
+    for seed in range(3):
+        for fold in grouped_folds(labels, groups, 5, seed):
+            assert abs(len(fold.test) / len(labels) - 1 / 5) < 0.02
+            shares = np.bincount(labels[fold.test], minlength=4) / len(fold.test)
+            np.testing.assert_allclose(shares, whole, atol=0.03)
+
+
+def test_unequal_folds_are_said() -> None:
+    labels = np.tile([0, 1], 60)
+    groups = ["much"] * 80 + [f"g{clip // 4}" for clip in range(40)]
+    said = divide("grouped", labels, groups, "ab", folds=4).warnings
+    assert any(
+        text.startswith("folds are unequal: ") and " to 80 test clips" in text for text in said
+    )
+    even = divide("grouped", labels, [f"g{clip // 4}" for clip in range(120)], "ab", folds=4)
+    assert not any("unequal" in text for text in even.warnings)
 
 
 def make_corpus() -> tuple[np.ndarray, list[str]]:

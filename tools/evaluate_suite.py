@@ -30,7 +30,7 @@ from voc2vec_jax.config.recipe import Protocol
 from voc2vec_jax.errors import DONE, FAILED
 from voc2vec_jax.evaluation import published
 from voc2vec_jax.evaluation.cross_validation import LabelledCorpus, cross_validate
-from voc2vec_jax.evaluation.folds import divide
+from voc2vec_jax.evaluation.division import divide
 from voc2vec_jax.evaluation.plots import plot_confusion, plot_recalls
 from voc2vec_jax.evaluation.report import finite, report, summarise
 from voc2vec_jax.evaluation.results import Evaluation, FoldResult

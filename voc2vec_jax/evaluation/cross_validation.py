@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voc2vec_jax.config.recipe import Protocol
-from voc2vec_jax.evaluation.folds import Division, Fold, divide
+from voc2vec_jax.evaluation.division import Division, divide
+from voc2vec_jax.evaluation.folds import Fold
 from voc2vec_jax.evaluation.report import write_report
 from voc2vec_jax.evaluation.results import Evaluation, FoldResult, claim, finished_or_run
 from voc2vec_jax.scores import Ints

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from voc2vec_jax.config.recipe import Protocol
 from voc2vec_jax.errors import ConfigError, UnlabelledError
 from voc2vec_jax.scores import Ints
 
@@ -39,62 +38,6 @@ class Fold:
     def selection(self) -> Ints:
         """What the epoch is chosen on."""
         return self.test if self.validation is None else self.validation
-
-
-@dataclass(frozen=True, eq=False)
-class Division:
-    """The folds of a corpus, and what a reader of their scores has to know."""
-
-    protocol: Protocol
-    seed: int
-    folds: tuple[Fold, ...]
-    grouped: bool
-    """Whether no group is on two sides of a fold; False where groups are unknown."""
-    leaking_share: float
-    """Of the test clips, those whose group is in their fold's training part too."""
-    warnings: tuple[str, ...]
-    """Sentences for the report: unknown groups, classes that a part of some fold lacks, …"""
-
-
-def divide(
-    protocol: Protocol,
-    labels: Ints,
-    groups: Sequence[str],
-    class_names: Sequence[str],
-    *,
-    folds: int = 10,
-    seed: int = 0,
-) -> Division:
-    """The folds of a protocol, with what is wrong with them.
-
-    Args:
-        protocol: Whose rules.
-        labels: [clips] class of each clip.
-        groups: Speaker, session or upload of each clip; '' where unknown.
-        class_names: What the labels mean.
-        folds: How many; each clip is tested in one of them.
-        seed: Decides the grouped folds; those of the paper do not depend on it.
-
-    Raises:
-        ConfigError: The corpus does not have so many folds in it.
-        UnlabelledError: A clip has no label.
-    """
-    if protocol == "paper":
-        _require_labels(labels, groups)
-        parts = paper_folds(len(labels), folds)
-        seed = PAPER_SEED
-    else:
-        parts = grouped_folds(labels, groups, folds, seed)
-    leaking = _leaking_share(parts, groups)
-    found = [*_about_groups(protocol, groups, leaking), *_about_classes(parts, labels, class_names)]
-    return Division(
-        protocol=protocol,
-        seed=seed,
-        folds=parts,
-        grouped=protocol == "grouped" and _groups_matter(groups),
-        leaking_share=leaking,
-        warnings=tuple(found),
-    )
 
 
 def paper_folds(count: int, folds: int = 10) -> tuple[Fold, ...]:
@@ -150,7 +93,7 @@ def grouped_folds(
     """
     if not 0 < validation_share <= 0.5:
         raise ConfigError(f"validation_share={validation_share}: must lie in (0, 0.5]")
-    _require_labels(labels, groups)
+    require_labels(labels, groups)
     named = np.array(
         [f"group {group}" if group else f"clip {i}" for i, group in enumerate(groups)], dtype=object
     )
@@ -219,7 +162,7 @@ def _require_folds(folds: int, available: int, what: str) -> None:
         )
 
 
-def _require_labels(labels: Ints, groups: Sequence[str]) -> None:
+def require_labels(labels: Ints, groups: Sequence[str]) -> None:
     if len(labels) != len(groups):
         raise ValueError(f"{len(labels)} labels for {len(groups)} groups")
     unlabelled = int(np.sum(np.asarray(labels) < 0))
@@ -228,65 +171,3 @@ def _require_labels(labels: Ints, groups: Sequence[str]) -> None:
             f"{unlabelled} of {len(labels)} clips have no label; evaluation needs a corpus with a"
             " class for every clip, so give those clips a label or leave them out"
         )
-
-
-def _groups_matter(groups: Sequence[str]) -> bool:
-    """Whether some group has two clips."""
-    known = [group for group in groups if group]
-    return len(set(known)) < len(known)
-
-
-def _leaking_share(parts: Sequence[Fold], groups: Sequence[str]) -> float:
-    leaking = tested = 0
-    for fold in parts:
-        trained = {groups[clip] for clip in fold.train} - {""}
-        leaking += sum(groups[clip] in trained for clip in fold.test)
-        tested += len(fold.test)
-    return leaking / tested
-
-
-def _about_groups(protocol: Protocol, groups: Sequence[str], leaking: float) -> list[str]:
-    found, unknown = [], sum(group == "" for group in groups)
-    if protocol == "paper":
-        found.append(f"{SELECTION_ON_TEST}: scores are optimistic, as in the paper")
-        if leaking:
-            found.append(
-                f"{leaking:.0%} of the test clips have clips of their group in the training part"
-            )
-    elif unknown == len(groups):
-        found.append(
-            "groups are unknown: folds are stratified only; a speaker may be on both sides"
-        )
-    elif not _groups_matter(groups):
-        found.append("no group has two clips: folds are stratified only")
-    if 0 < unknown < len(groups):
-        found.append(f"{unknown} of {len(groups)} clips have no group and count as one each")
-    return found
-
-
-def _about_classes(parts: Sequence[Fold], labels: Ints, class_names: Sequence[str]) -> list[str]:
-    """Classes that are nowhere, or that a part of some fold lacks."""
-    found = []
-    for label, name in enumerate(class_names):
-        clips = int(np.sum(labels == label))
-        if not clips:
-            found.append(f"class {name!r} has no clip")
-            continue
-        for part, consequence in (
-            ("train", "cannot be recognised there"),
-            ("validation", "has no say in what is chosen there"),
-            ("test", "has no recall there"),
-        ):
-            lacking = [
-                number
-                for number, fold in enumerate(parts)
-                if (indices := getattr(fold, part)) is not None
-                and not np.any(labels[indices] == label)
-            ]
-            if lacking:
-                numbers = ", ".join(map(str, lacking))
-                found.append(
-                    f"class {name!r} ({clips} clips) is not in the {part} part of fold {numbers}:"
-                    f" it {consequence}"
-                )
-    return found

@@ -67,11 +67,12 @@ def intervals(
     names = [group or f"\0{clip}" for clip, group in enumerate(groups)]
     members = np.unique(names, return_inverse=True)[1]
     count = int(members.max()) + 1
-    by_group = np.zeros((count, classes * classes), np.int64)
+    # In floats, whose product is one of BLAS; counts are exact in them.
+    by_group = np.zeros((count, classes * classes))
     np.add.at(by_group, (members, np.asarray(labels) * classes + predictions), 1)
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), replicates)
-    counts = (draws @ by_group).reshape(replicates, classes, classes)
-    drawn = scores_of_all(counts.astype(np.float64), "grouped")
+    counts = (draws.astype(np.float64) @ by_group).reshape(replicates, classes, classes)
+    drawn = scores_of_all(counts, "grouped")
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail], axis=1)
     return {name: (float(low[i]), float(high[i])) for i, name in enumerate(MEASURES)}

@@ -93,7 +93,7 @@ class Evaluation:
     excluded: tuple[Mapping[str, str], ...] = ()
     """`file` and `reason` of each clip that could not be read and was left out on request."""
     warnings: tuple[str, ...] = ()
-    """What a reader has to know: see `folds.Division`."""
+    """What a reader has to know: see `division.Division`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What decides the numbers, as in `settings.json`."""
 
