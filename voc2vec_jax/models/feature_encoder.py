@@ -59,7 +59,10 @@ class ConvLayer(nnx.Module):
         self.layer_norm = _norm(config, index, rngs)
 
     def __call__(
-        self, x: jax.Array, mask: jax.Array | None, dtype: jax.typing.DTypeLike
+        self,
+        x: jax.Array,
+        mask: jax.Array | None,
+        dtype: jax.typing.DTypeLike = jnp.float32,
     ) -> jax.Array:
         """Args: `x` [B, T, C]; `mask` [B, T'] of the output frames, only read by `TimeNorm`.
 
