@@ -11,6 +11,7 @@ from tests import test_hubert_command, test_train_classify, test_train_command
 from tests.small_models import random_params
 from voc2vec_jax import from_pretrained
 from voc2vec_jax.checkpoints import adopting
+from voc2vec_jax.checkpoints.checksums import write_sums
 from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.checkpoints.saving import save_pretrained
 from voc2vec_jax.checkpoints.source import read_source
@@ -104,6 +105,41 @@ def test_the_same_command_goes_on_when_the_source_is_gone(
     more = ("--resume", str(tmp_path / "run"), "--train.num-steps", "4")
     said = test_train_command.finish(test_train_command.command(place, tmp_path / "next", *more))
     assert "resumed at step 4 of 4" in said
+
+
+def test_a_source_may_be_named_from_where_one_stands(
+    wav2vec2: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gone or there, by a relative or an absolute path; a dry run takes its architecture too."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(wav2vec2, tmp_path / "source")
+    short = ("--train.num-steps", "4")
+    relative = test_train_command.command(place, tmp_path / "run", "--init-from", "source", *short)
+    test_train_command.finish(relative)
+    shutil.rmtree(tmp_path / "source")
+    assert "resumed at step 4 of 4" in test_train_command.finish(relative)
+    absolute = ("--init-from", str(tmp_path / "source"), *short)
+    said = test_train_command.finish(test_train_command.command(place, tmp_path / "run", *absolute))
+    assert "resumed at step 4 of 4" in said
+    dry = test_train_command.command(place, tmp_path / "run", *short, "--dry-run")
+    assert "a run goes on from step 4" in test_train_command.finish(dry)
+    other = test_train_command.command(place, tmp_path / "run", "--init-from", "elsewhere", *short)
+    assert main(other) == WRONG_USAGE
+
+
+def test_a_run_of_an_older_version_says_that_the_source_is_not_read(
+    wav2vec2: Path, place: Path, tmp_path: Path
+) -> None:
+    source = ("--init-from", str(wav2vec2), "--train.num-steps", "4")
+    arguments = test_train_command.command(place, tmp_path / "run", *source)
+    test_train_command.finish(arguments)
+    checkpoint = tmp_path / "run" / "checkpoints" / "4"
+    meta = json.loads((checkpoint / "meta" / "metadata").read_text())
+    del meta["progress"]["began_with"]
+    (checkpoint / "meta" / "metadata").write_text(json.dumps(meta))
+    write_sums(checkpoint)
+    said = test_train_command.finish(arguments)
+    assert f"--init-from {wav2vec2}: not read, {checkpoint} goes on" in said
 
 
 def test_a_dry_run_says_what_a_run_would_go_on_with(

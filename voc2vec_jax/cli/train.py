@@ -147,7 +147,7 @@ def train(arguments: Arguments) -> None:
             *(config, task, data, workdir, start, arguments.resume),
             profile=profile,
             accept_changes=arguments.accept_changes,
-            began_with=_place(arguments.init_from),
+            began_with=arguments.init_from,
         )
         params = processes.whole(params)
         corpus = data.store.name
@@ -173,15 +173,6 @@ def _compare(config: Config, fingerprint: str, arguments: Arguments) -> None:
                 return
 
 
-def _place(source: str | None) -> str | None:
-    """A source by a name that does not depend on the folder from which the command was given."""
-    if source is None or source.startswith("hf:"):
-        return source
-    place = Path(source).expanduser().absolute()
-    # A hub id looks like a path; one that is gone is told by where it would be.
-    return str(place) if place.exists() or source.startswith((".", "/", "~")) else source
-
-
 def _with_architecture(config: Config, arguments: Arguments) -> Config:
     """The configuration with the architecture of the weights that the run starts or started with.
 
@@ -199,7 +190,8 @@ def _with_architecture(config: Config, arguments: Arguments) -> Config:
         return None
 
     found = None
-    if not arguments.dry_run:  # which does the first update of a fresh run
+    # A dry run does the first update of a fresh run, which reads its source.
+    if not arguments.dry_run or arguments.init_from is None:
         found = processes.first_does(saved, "looking at checkpoints")
     if found is not None:
         architecture = adopting.Architecture(**found)
@@ -207,6 +199,8 @@ def _with_architecture(config: Config, arguments: Arguments) -> Config:
             architecture.began_with is None and arguments.init_from is None
         ):
             return config  # its recipe was all that there was
+        if architecture.began_with is None:  # of an older version, which did not keep it
+            _say_once(f"--init-from {arguments.init_from}: not read, {architecture.place} goes on")
     elif arguments.init_from is None:
         return config
     else:

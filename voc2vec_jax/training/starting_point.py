@@ -209,15 +209,26 @@ def find_start(
         start = _resume_other(training, data, resume, accept_changes)
     else:
         state = training.initial_state(initial_params() if initial_params else None)
-        return Start(state, Progress(began_with=began_with or RANDOM))
+        return Start(state, Progress(began_with=_place(began_with) if began_with else RANDOM))
     then = start.progress.began_with
-    if began_with is not None and then not in (None, began_with):
+    # Where a folder that is gone would be; of a hub id this is a path that nobody has.
+    names = () if began_with is None else (began_with, _place(began_with), _absolute(began_with))
+    if names and then is not None and then not in names:
         raise CheckpointMismatchError(
             f"--init-from {began_with}: the run began with {then} and is at step "
             f"{start.progress.step}; leave --init-from out to go on with it, or start in another "
             "--workdir"
         )
     return start
+
+
+def _place(source: str) -> str:
+    """A source by a name that does not depend on the folder from which the command was given."""
+    return _absolute(source) if Path(source).expanduser().exists() else source
+
+
+def _absolute(source: str) -> str:
+    return str(Path(source).expanduser().absolute())
 
 
 def _resume_other(
