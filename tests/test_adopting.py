@@ -139,7 +139,8 @@ def test_a_run_of_an_older_version_says_that_the_source_is_not_read(
     (checkpoint / "meta" / "metadata").write_text(json.dumps(meta))
     write_sums(checkpoint)
     said = test_train_command.finish(arguments)
-    assert f"--init-from {wav2vec2}: not read, {checkpoint} goes on" in said
+    older = f"{checkpoint}: of an older version, which drew other dropout"
+    assert f"{older}; --init-from {wav2vec2} is not read\n" in said
 
 
 def test_a_dry_run_says_what_a_run_would_go_on_with(

@@ -195,12 +195,17 @@ def _with_architecture(config: Config, arguments: Arguments) -> Config:
         found = processes.first_does(saved, "looking at checkpoints")
     if found is not None:
         architecture = adopting.Architecture(**found)
+        if architecture.began_with is None:  # which older versions did not keep
+            unread = (
+                f"; --init-from {arguments.init_from} is not read" if arguments.init_from else ""
+            )
+            _say_once(
+                f"{architecture.place}: of an older version, which drew other dropout{unread}"
+            )
         if architecture.began_with == RANDOM or (
             architecture.began_with is None and arguments.init_from is None
         ):
             return config  # its recipe was all that there was
-        if architecture.began_with is None:  # of an older version, which did not keep it
-            _say_once(f"--init-from {arguments.init_from}: not read, {architecture.place} goes on")
     elif arguments.init_from is None:
         return config
     else:
