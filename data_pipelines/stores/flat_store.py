@@ -66,6 +66,8 @@ class FlatStore:
     class_names: list[str]
     means: NDArray[np.float32]
     variances: NDArray[np.float32]
+    clip_sha256: list[str]
+    """Of the samples of each clip: equal where two clips are the same sound."""
     offsets: NDArray[np.int64]
     """[clips] where each clip starts in the file of its corpus, in samples."""
     samples_fds: list[int]
@@ -100,6 +102,7 @@ class FlatStore:
             class_names=index["class_names"],
             means=np.array(index["means"], np.float32),
             variances=np.array(index["variances"], np.float32),
+            clip_sha256=index["clip_sha256"],
             offsets=np.cumsum(lengths) - lengths,
             samples_fds=[os.open(path, os.O_RDONLY)],
             fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
@@ -129,6 +132,7 @@ class FlatStore:
             class_names=[],
             means=np.concatenate([store.means for store in each]),
             variances=np.concatenate([store.variances for store in each]),
+            clip_sha256=[digest for store in each for digest in store.clip_sha256],
             offsets=np.concatenate([store.offsets for store in each]),
             samples_fds=[os.dup(store.samples_fds[0]) for store in each],
             fingerprint=hashlib.sha256(fingerprints.encode()).hexdigest(),

@@ -1,5 +1,9 @@
 """A model together with its weights, ready to be called on signals."""
 
+import dataclasses
+import functools
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +19,7 @@ from voc2vec_jax.checkpoints.convert import Ledger, is_mask_embedding
 from voc2vec_jax.config.model import ModelConfig
 from voc2vec_jax.errors import FreshHeadError
 from voc2vec_jax.models.architectures import ENCODERS, Architecture, Output
-from voc2vec_jax.models.parameters import Params, describe, merge
+from voc2vec_jax.models.parameters import Params, describe, merge, sha256_of
 from voc2vec_jax.models.wav2vec2 import Padding
 
 BUCKETS_PER_OCTAVE = 4
@@ -133,6 +137,18 @@ class PretrainedModel:
         """The parameters that somebody has trained: all but a mask embedding the source lacked."""
         fresh = self.ledger.new if self.ledger else ()
         return {path: value for path, value in self.params.items() if path not in fresh}
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Equal if, and only if, architecture, parameters and the way of hearing are."""
+        facts = {
+            "architecture": self.architecture.__name__,
+            "config": dataclasses.asdict(self.config),
+            "preprocessor": dataclasses.asdict(self.preprocessor),
+            "padding": [self.padding, self.attention_mask],
+            "params": sha256_of(self.params),
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def refuse_fresh_head(self, consequence: str) -> None:
         """Raises FreshHeadError if the source had no weights for a part of this model."""

@@ -54,6 +54,8 @@ def open_labelled(
         labels=store.labels,
         groups=store.groups,
         class_names=store.class_names,
+        folds=store.folds,
+        clip_sha256=store.clip_sha256,
         fingerprint=store.fingerprint,
         waveforms=lambda: (
             from_int16(store.read(clip, 0, int(length)))

@@ -34,6 +34,10 @@ class LabelledCorpus:
     """Equal if, and only if, clips and order are."""
     waveforms: Callable[[], Iterable[NDArray[np.float32]]]
     """Gives float32 [S], 16 kHz, of each clip."""
+    folds: Sequence[str] = ()
+    """The part of a split that each clip comes with, such as `test`; '' or () where none."""
+    clip_sha256: Sequence[str] = ()
+    """Of the samples of each clip; () where there is no sound to compare."""
     excluded: tuple[Mapping[str, str], ...] = ()
     """`file` and `reason` of each clip that could not be read and is left out on request."""
 

@@ -5,10 +5,12 @@ NNX describes a model once; training, checkpoints, sharding and conversion then 
 """
 
 import functools
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from flax import nnx
 
 Params = dict[str, jax.Array]
@@ -30,6 +32,16 @@ def merge(graphdef: nnx.GraphDef[ModelT], params: Params) -> ModelT:
         for path, value in params.items()
     }
     return nnx.merge(graphdef, nnx.from_flat_state(flat))
+
+
+def sha256_of(params: Mapping[str, jax.Array]) -> str:
+    """Equal if, and only if, parameters have the same paths, types, shapes and values."""
+    found = hashlib.sha256()
+    for path in sorted(params):
+        value = np.asarray(params[path])
+        found.update(f"{path} {value.dtype} {value.shape}\n".encode())
+        found.update(np.ascontiguousarray(value).tobytes())
+    return found.hexdigest()
 
 
 def describe(
