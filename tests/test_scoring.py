@@ -1,5 +1,6 @@
 """Scores against scikit-learn, also where classes are missing; intervals that cover."""
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from voc2vec_jax.evaluation.intervals import intervals, over_folds
-from voc2vec_jax.scores import Scores, confusion, recalls, scores_of
+from voc2vec_jax.scores import ClassScores, Scores, confusion, per_class, scores_of
 
 CLASSES = 4
 ANSWERS = st.lists(
@@ -41,11 +42,12 @@ def test_scores_are_those_of_scikit_learn(answers: list[tuple[int, int]]) -> Non
     assert found.uar == pytest.approx(balanced, abs=1e-12)
     assert found.macro_f1 == pytest.approx(f1, abs=1e-12)
     assert found.accuracy == pytest.approx(metrics.accuracy_score(labels, predictions), abs=1e-12)
-    each = metrics.recall_score(
-        labels, predictions, labels=range(CLASSES), average=None, zero_division=np.nan
+    each = metrics.precision_recall_fscore_support(
+        labels, predictions, labels=range(CLASSES), zero_division=np.nan
     )
-    for recall, expected in zip(recalls(counts), each, strict=True):
-        assert recall == (None if np.isnan(expected) else pytest.approx(expected))
+    for ours, theirs in zip(per_class(counts), zip(*each, strict=True), strict=True):
+        for value, expected in zip(dataclasses.astuple(ours), theirs, strict=True):
+            assert value == (None if np.isnan(expected) else pytest.approx(expected, abs=1e-12))
 
 
 @settings(max_examples=200, deadline=None)
@@ -71,7 +73,12 @@ def test_an_absent_class_counts_for_the_paper_only_if_it_is_predicted() -> None:
     counts = confusion(np.array([0, 0, 1, 1]), np.array([0, 2, 1, 1]), CLASSES)
     assert scores_of(counts).uar == (1 / 2 + 1) / 2
     assert scores_of(counts, "paper").uar == (1 / 2 + 1 + 0) / 3
-    assert recalls(counts) == [0.5, 1.0, None, None]
+    assert per_class(counts) == [
+        ClassScores(1.0, 0.5, 2 / 3, 2),
+        ClassScores(1.0, 1.0, 1.0, 2),
+        ClassScores(0.0, None, 0.0, 0),
+        ClassScores(None, None, None, 0),
+    ]
 
 
 def test_a_single_clip_and_a_single_class() -> None:

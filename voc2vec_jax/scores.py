@@ -28,6 +28,20 @@ class Scores:
     accuracy: float
 
 
+@dataclass(frozen=True)
+class ClassScores:
+    """Of one class, in [0, 1]; None where there is nothing to take the share of."""
+
+    precision: float | None
+    """Of the clips predicted as the class, those that are of it."""
+    recall: float | None
+    """Of its clips, those that were predicted as it."""
+    f1: float | None
+    """Harmonic mean of the two; None for a class that is neither tested nor predicted."""
+    tested: int
+    """Its clips; scikit-learn calls them its support."""
+
+
 def confusion(labels: Ints, predictions: Ints, classes: int) -> Ints:
     """[classes, classes] how often a label (row) was predicted as what (column)."""
     counts = np.zeros((classes, classes), np.int64)
@@ -57,10 +71,26 @@ def scores_of(counts: NDArray[Any], protocol: Protocol = "grouped") -> Scores:
     return Scores(float(uar), float(macro_f1), float(accuracy))
 
 
-def recalls(counts: NDArray[Any]) -> list[float | None]:
-    """The share found of each class; None where there was nothing to find."""
+def per_class(counts: NDArray[Any]) -> list[ClassScores]:
+    """The scores of each class: scikit-learn's `precision_recall_fscore_support`.
+
+    Args:
+        counts: [classes, classes] rows are labels, columns predictions.
+    """
+
+    def share(part: float, whole: float) -> float | None:
+        return float(part / whole) if whole else None
+
     return [
-        float(row[label] / row.sum()) if row.sum() else None for label, row in enumerate(counts)
+        ClassScores(
+            precision=share(right, predicted),
+            recall=share(right, tested),
+            f1=share(2 * right, tested + predicted),
+            tested=int(tested),
+        )
+        for right, tested, predicted in zip(
+            np.diagonal(counts), np.sum(counts, axis=1), np.sum(counts, axis=0), strict=True
+        )
     ]
 
 

@@ -20,7 +20,7 @@ from voc2vec_jax.evaluation.intervals import LEVEL, Spread, intervals, over_fold
 from voc2vec_jax.evaluation.results import RESULTS, Evaluation, FoldResult, fold_path, load_fold
 from voc2vec_jax.evaluation.significance import fold_scores
 from voc2vec_jax.files import write_json
-from voc2vec_jax.scores import Ints, Scores, confusion, recalls, scores_of
+from voc2vec_jax.scores import ClassScores, Ints, Scores, confusion, per_class, scores_of
 
 FORMAT_VERSION = 1
 PACKAGES = ("voc2vec-jax", "jax", "flax", "numpy", "scikit-learn", "librosa", "opensmile")
@@ -38,8 +38,13 @@ class Summary:
     """Of the pooled scores, by measure."""
     confusion: Ints
     """[classes, classes] over all seeds; rows are labels."""
-    recalls: list[float | None]
+    per_class: list[ClassScores]
     """Of each class, pooled."""
+
+    @property
+    def recalls(self) -> list[float | None]:
+        """Of each class; None where it has no clip."""
+        return [of_class.recall for of_class in self.per_class]
 
 
 def summarise(evaluation: Evaluation) -> Summary:
@@ -61,7 +66,7 @@ def summarise(evaluation: Evaluation) -> Summary:
         pooled=scores_of(counts, evaluation.protocol),
         intervals=intervals(labels, predictions, _owners(evaluation.results), classes),
         confusion=counts,
-        recalls=recalls(counts),
+        per_class=per_class(counts),
     )
 
 
@@ -115,8 +120,8 @@ def report(evaluation: Evaluation) -> dict[str, Any]:
             for result in evaluation.results
         ],
         "per_class": [
-            {"class": name, "tested": int(row.sum()), "recall": recall}
-            for name, row, recall in zip(classes, summary.confusion, summary.recalls, strict=True)
+            {"class": name, **asdict(of_class)}
+            for name, of_class in zip(classes, summary.per_class, strict=True)
         ],
         "confusion": {"classes": list(classes), "counts": summary.confusion.tolist()},
         "settings": dict(evaluation.settings),
