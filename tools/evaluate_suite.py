@@ -179,9 +179,11 @@ def write_tables(out: Path, boards: Mapping[Protocol, Scoreboard]) -> None:
         tables.append(gap_table(boards["grouped"], boards["paper"]))
     warnings = _warnings(boards)
     text = "\n".join([*(table.markdown() for table in tables), *warnings]) + "\n"
-    write_text(out / "tables.md", text)
-    write_text(out / "tables.tex", "\n".join(table.latex() for table in tables))
-    write_json(out / "suite.json", _figures(boards, tests))
+    # By many: two suites may run into one folder.
+    write_text(out / "tables.md", text, by_many=True)
+    latex = "\n".join(table.latex() for table in tables)
+    write_text(out / "tables.tex", latex, by_many=True)
+    write_json(out / "suite.json", _figures(boards, tests), by_many=True)
 
 
 def _warnings(boards: Mapping[Protocol, Scoreboard]) -> list[str]:

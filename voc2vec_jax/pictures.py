@@ -20,5 +20,5 @@ def new_figure(width: float, height: float) -> Any:
 def save_png(figure: Any, png: Path, *, dpi: int = 110) -> None:
     """Writes a figure, whole or not at all; its folder is made."""
     png.parent.mkdir(parents=True, exist_ok=True)
-    with writing(png) as unfinished:
+    with writing(png, by_many=True) as unfinished:
         figure.savefig(unfinished, format="png", dpi=dpi)

@@ -1,4 +1,4 @@
-"""One run per working directory: a lock with an owner and a heartbeat.
+"""One run per working directory, or per part of one: a lock with an owner and a heartbeat.
 
 The lock is a file that only one process can create. Its time of change is renewed while the run is
 alive, by the clock of the file system, so that hosts need not agree on the time.
@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -19,6 +20,7 @@ from voc2vec_jax.errors import WorkdirLockedError
 LOCK = "lock.json"
 HEARTBEAT_SECONDS = 10.0
 POLL_SECONDS = 1.0
+TURN_SECONDS = 0.2
 STALE_SECONDS = 60.0
 """A lock that was not renewed for so long has lost its owner."""
 
@@ -31,13 +33,17 @@ class WorkdirLock:
 
     Args:
         workdir: Exists.
+        name: Of the lock in it, where its parts are locked one by one.
+        patient: Wait to know whether an owner on another host is dead; else it counts as alive
+            until its heartbeat has been missing for `STALE_SECONDS`.
 
     Raises (on entering):
         WorkdirLockedError: Naming the owner.
     """
 
-    def __init__(self, workdir: Path):
-        self._path = workdir / LOCK
+    def __init__(self, workdir: Path, name: str = LOCK, *, patient: bool = True):
+        self._path = workdir / name
+        self._patient = patient
         self._owner = json.dumps(
             {
                 "host": socket.gethostname(),
@@ -92,6 +98,10 @@ class WorkdirLock:
         )
         reason = _why_dead(owner, age)
         if reason is None:
+            if not self._patient:
+                raise WorkdirLockedError(
+                    f"{self._path}: {described} is at work here, last seen {max(age, 0):.0f} s ago"
+                )
             if self._waits_for is None and not _is_near(owner):
                 self._waits_for = text, changed
                 print(
@@ -149,6 +159,24 @@ class WorkdirLock:
         if ours:
             os.utime(self._path)
         return ours
+
+
+@contextlib.contextmanager
+def taking_turns(folder: Path, name: str) -> Iterator[None]:
+    """A block that only one process is in at a time; others wait, also for those of other hosts.
+
+    Args:
+        folder: Exists, and is shared.
+        name: Of the lock in it.
+    """
+    with contextlib.ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(WorkdirLock(folder, name, patient=False))
+                break
+            except WorkdirLockedError:
+                time.sleep(TURN_SECONDS)
+        yield
 
 
 def _parse(text: str) -> dict[str, object]:
