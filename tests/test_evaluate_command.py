@@ -82,7 +82,7 @@ def finished(place: Path) -> Path:
     """An evaluation with its export; in this process, whose imports and programs it shares."""
     out, said = place / "finished", io.StringIO()
     with contextlib.redirect_stderr(said):
-        assert main(command(place, out, "--export")) == DONE, said.getvalue()
+        assert main(command(place, out, "--export", "best")) == DONE, said.getvalue()
     assert "30 clips of 3 classes, 0 left out; 3 folds, 1 seeds" in said.getvalue()
     assert said.getvalue().count("programs=2") == 3, "one program to train, one to predict"
     return out
@@ -234,7 +234,7 @@ def test_the_paper_protocol_says_what_it_selects_on(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    more = ("--protocol", "paper", "--freeze-encoder", "--export")
+    more = ("--protocol", "paper", "--freeze-encoder", "--export", "best")
     assert main(command(place, out, *more)) == DONE
     assert "[selection on the test fold]" in capsys.readouterr().err
     report = json.loads((out / "results.json").read_text())

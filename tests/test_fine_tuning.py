@@ -64,7 +64,7 @@ def labelled(store: FlatStore) -> LabelledCorpus:
 
 def row(store: FlatStore, out: Path, **fields: object) -> FineTuning:
     protocol = fields.pop("protocol", "grouped")
-    export = bool(fields.pop("export", False))
+    export = fields.pop("export", None)
     recipe = dataclasses.replace(RECIPE, **fields)  # type: ignore[arg-type]
     return FineTuning(
         encoder_of(), labelled(store), CorpusClips(store), protocol, recipe, out, export  # type: ignore[arg-type]
@@ -78,7 +78,7 @@ def test_folds_share_programs_and_the_export_gives_their_scores(
     store: FlatStore, tmp_path: Path
 ) -> None:
     """Also for clips in several windows: scores are those of the exported model, clip by clip."""
-    made = row(store, tmp_path, export=True)
+    made = row(store, tmp_path, export="best")
     programs = []
     evaluation = cross_validate(
         made, "m", labelled(store), "grouped", tmp_path, folds=3, settings={},
@@ -208,7 +208,7 @@ def test_a_head_on_pooled_states_says_what_the_whole_classifier_says(
 def test_a_frozen_encoder_is_heard_once_and_stays(
     store: FlatStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = row(store, tmp_path, freeze_encoder=True, epochs=20, export=True)
+    made = row(store, tmp_path, freeze_encoder=True, epochs=20, export="best")
     result = made(0, FOLD, 0)
     monkeypatch.setattr("voc2vec_jax.evaluation.fine_tuning.pooled_states", None)
     made(1, FOLD, 0)
@@ -229,7 +229,7 @@ def test_a_frozen_encoder_is_heard_once_and_stays(
 
 def test_a_head_that_transformers_lacks_is_not_exported(store: FlatStore, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--head mlp: transformers has no such head"):
-        row(store, tmp_path, head="mlp", export=True)
+        row(store, tmp_path, head="mlp", export="best")
     result = row(store, tmp_path, head="mlp", freeze_encoder=True, epochs=1)(0, FOLD, 0)
     assert len(result.clip_ids) == 4
 
@@ -237,12 +237,12 @@ def test_a_head_that_transformers_lacks_is_not_exported(store: FlatStore, tmp_pa
 def test_what_was_not_kept_cannot_be_exported(store: FlatStore, tmp_path: Path) -> None:
     save_fold(tmp_path, row(store, tmp_path, freeze_encoder=True, epochs=1)(0, FOLD, 0))
     with pytest.raises(ConfigError, match="folds that were finished without it"):
-        row(store, tmp_path, export=True)
+        row(store, tmp_path, export="best")
 
 
 def test_what_is_frozen_stays_and_the_rest_learns(store: FlatStore, tmp_path: Path) -> None:
     frozen = r"wav2vec2\.feature_extractor\..*"
-    made = row(store, tmp_path, freeze=(frozen,), epochs=2, patience=None, export=True)
+    made = row(store, tmp_path, freeze=(frozen,), epochs=2, patience=None, export="best")
     made(0, FOLD, 0)
     exported = from_pretrained(tmp_path / "export", architecture=Wav2Vec2Model)
     for path, value in made.encoder.params.items():

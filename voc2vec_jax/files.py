@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +19,13 @@ def writing(path: Path, *, by_many: bool = False) -> Iterator[Path]:
 
     Args:
         path: In a folder that exists.
-        by_many: Several processes may write this file at a time: each gets a name of its own, which
-            stays behind if it is killed.
+        by_many: Several processes, of several hosts, may write this file at a time: each gets a
+            name of its own, which stays behind if it is killed.
 
     Raises:
         OSError: The folder cannot be written to.
     """
-    own = f".{os.getpid()}" if by_many else ""
+    own = f".{socket.gethostname()}.{os.getpid()}" if by_many else ""
     unfinished = path.with_name(f"{path.name}{own}.part")
     try:
         yield unfinished

@@ -15,28 +15,39 @@ Examples:
   A table with the columns path, label and group; the encoder frozen, three seeds:
     python -m voc2vec_jax.evaluate --model hf:facebook/hubert-base-ls960 --table clips.csv \\
         --freeze-encoder --seeds 0 1 2 --out eval/frozen
-  A folder with one folder for each class, the best model exported for transformers:
-    python -m voc2vec_jax.evaluate --model runs/mine/export --folder recordings --export \\
+  A folder with one folder for each class, the best model exported for transformers; or that of
+  each fold:
+    python -m voc2vec_jax.evaluate --model runs/mine/export --folder recordings --export best \\
         --out eval/mine
+  Four folds at a time on this machine; or one part of the folds on each of several machines, into
+  one shared folder (started alike on all of them, each takes the folds that are free):
+    python -m voc2vec_jax.evaluate --model runs/mine --table clips.csv --out eval/mine --jobs 4
+    python -m voc2vec_jax.evaluate --model runs/mine --table clips.csv --out eval/mine \\
+        --only-folds 0 1 2 3 4
+  The folds that somebody has published, or those of another evaluation:
+    python -m voc2vec_jax.evaluate --model runs/mine --table clips.csv --out eval/again \\
+        --folds-csv eval/mine/folds.csv
 """
 
 import argparse
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from voc2vec_jax.cli import jobs
 from voc2vec_jax.cli.command import run, say
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.config.recipe import Protocol
-from voc2vec_jax.errors import ConfigError
+from voc2vec_jax.errors import DONE, ConfigError
 from voc2vec_jax.evaluation.recipe import RECIPES, Recipe
 
 if TYPE_CHECKING:
+    from voc2vec_jax.evaluation.cross_validation import CrossValidation
     from voc2vec_jax.evaluation.fine_tuning import FineTuning
     from voc2vec_jax.evaluation.results import Evaluation, FoldResult
 
@@ -49,8 +60,9 @@ class Arguments:
     """Encoder to fine-tune: a Hugging Face folder, a fairseq `.pt`, a run's working directory, or a
     hub id (`hf:org/name`). A classifier that it may have is not used."""
     out: Path
-    """Gets `results.json`, `confusion.png`, the folds and their curves. An evaluation in it is
-    resumed."""
+    """Gets `results.json`, `folds.csv`, `predictions.csv`, `per_class.csv`, `confusion.png`, the
+    folds and their curves. An evaluation in it is resumed; several processes may fill it at a time,
+    each fold by one of them."""
     recipe: Annotated[Recipe, tyro.conf.arg(name="")]
     dataset: str | None = None
     """A prepared dataset, or `synthetic`."""
@@ -63,15 +75,24 @@ class Arguments:
     protocol: Protocol = "grouped"
     """`grouped`: folds share no group, the epoch is chosen on a validation part. `paper`: random
     folds, the epoch is chosen on the fold that is reported, 7 s without a mask."""
-    folds: int = 10
+    folds: int | None = None
+    """How many; 10, if nothing else says so."""
+    folds_csv: Path | None = None
+    """Use the folds of this file instead of dividing: columns `fold`, `part` (train, validation,
+    test) and `id`, and if known `seed`, `label` and `group`, such as the `folds.csv` of an
+    evaluation."""
     seeds: tuple[int, ...] = (0,)
     """Repetitions: another division into folds (`grouped`), other heads and orders."""
+    only_folds: tuple[int, ...] | None = None
+    """Run these, counted from 0, of every seed; the others are left to other processes."""
+    jobs: int = 1
+    """Folds to run at a time, each in a process of its own with its share of cores and GPUs."""
     exclude_bad: bool = False
     """Leave out files that cannot be read, and say so in every output; without it they stop the
     evaluation before it begins."""
-    export: bool = False
-    """Write the model of the fold with the best selection score to `OUT/export`, for transformers
-    too."""
+    export: Literal["best", "all"] | None = None
+    """Keep models, for transformers too: `best`, that of the fold with the best selection score, in
+    `OUT/export`; `all`, that of each fold, in `OUT/export/seed0-fold03`."""
 
 
 def parse(argv: Sequence[str]) -> Arguments:
@@ -99,21 +120,63 @@ def parse(argv: Sequence[str]) -> Arguments:
             "give one of --dataset, --folder and --table"
             + (f", not {' and '.join('--' + name for name in given)}" if given else "")
         )
+    if arguments.folds_csv is not None and arguments.folds is not None:
+        raise ConfigError(
+            f"--folds {arguments.folds}: --folds-csv {arguments.folds_csv} says how many; leave it "
+            "out"
+        )
+    if arguments.jobs < 1:
+        raise ConfigError(f"--jobs={arguments.jobs}: must be at least 1")
     return arguments
 
 
-def evaluate(arguments: Arguments) -> "Evaluation":
-    """Runs what is missing.
+def evaluate(arguments: Arguments) -> int:
+    """Runs what is missing, and returns the exit code.
 
     Raises:
         ConfigError, DataError, CheckpointError, ConversionError, ResultsError, UnlabelledError,
             TrainingDivergedError, PreemptedError: See the exit codes.
     """
+    machine = jobs.shares(arguments.jobs)
+    if arguments.jobs > 1:
+        jobs.compute_nothing_here()
+    from voc2vec_jax.cli.summary import say_fold, say_missing, say_results
+
+    row, validation = _begin(arguments, functools.partial(say_fold, arguments.protocol))
+    if arguments.jobs == 1:
+        validation.run_missing(arguments.only_folds)
+        code = DONE
+    else:
+        keys = validation.missing(arguments.only_folds)
+        work = functools.partial(run_folds, arguments)
+        code = jobs.side_by_side(machine, keys, work, lambda: validation.publish())
+    evaluation = validation.publish(functools.partial(_draw, arguments, row))
+    say_results(evaluation, arguments.out)
+    if arguments.export is not None and evaluation.results:
+        say(f"exported: {arguments.out / 'export'}")
+    say_missing(validation)
+    return code
+
+
+def run_folds(arguments: Arguments, keys: Iterable[tuple[int, int]]) -> None:
+    """Runs the folds that a process of several is handed, and leaves the rest to the first one."""
+    from voc2vec_jax.cli.summary import say_busy
+
+    _, validation = _begin(arguments)
+    validation.run(keys)
+    say_busy(validation)
+
+
+def _begin(
+    arguments: Arguments, finished: "Callable[[FoldResult], None] | None" = None
+) -> "tuple[FineTuning, CrossValidation]":
+    """Everything up to the first fold; without `finished` it says nothing."""
     # Imported here, so that --help and a wrong flag answer at once.
     from data_pipelines.batches.fine_tuning import CorpusClips
     from voc2vec_jax.checkpoints import loading
     from voc2vec_jax.cli.corpus import open_labelled
-    from voc2vec_jax.evaluation.cross_validation import cross_validate
+    from voc2vec_jax.evaluation.cross_validation import CrossValidation
+    from voc2vec_jax.evaluation.csv_files import read_folds
     from voc2vec_jax.evaluation.fine_tuning import FineTuning
 
     places = DataConfig(
@@ -123,6 +186,16 @@ def evaluate(arguments: Arguments) -> "Evaluation":
         data_dir=arguments.data_dir,
     )
     store, corpus = open_labelled(places, exclude_bad=arguments.exclude_bad)
+    given, folds = None, 10 if arguments.folds is None else arguments.folds
+    if arguments.folds_csv is not None:
+        about = corpus.ids, corpus.labels, corpus.groups, corpus.class_names
+        given = read_folds(arguments.folds_csv, *about)
+        folds = given.folds
+    for number in arguments.only_folds or ():
+        if not 0 <= number < folds:
+            raise ConfigError(
+                f"--only-folds {number}: there are {folds} folds, numbered from 0 to {folds - 1}"
+            )
     encoder = loading.load_encoder(arguments.model)
     row = FineTuning(
         encoder,
@@ -133,68 +206,49 @@ def evaluate(arguments: Arguments) -> "Evaluation":
         arguments.out,
         arguments.export,
     )
-    say(f"{len(corpus.ids)} clips of {len(corpus.class_names)} classes, {len(corpus.excluded)}"
-         f" left out; {arguments.folds} folds, {len(arguments.seeds)} seeds")  # fmt: skip
-    evaluation = cross_validate(
+    if finished is not None:
+        say(f"{len(corpus.ids)} clips of {len(corpus.class_names)} classes, {len(corpus.excluded)}"
+             f" left out; {folds} folds, {len(arguments.seeds)} seeds")  # fmt: skip
+        unused = [seed for seed in given.seeds if seed not in arguments.seeds] if given else []
+        if unused:
+            say(f"note: {arguments.folds_csv} also has folds of seed {', '.join(map(str, unused))},"
+                 " which --seeds does not ask for")  # fmt: skip
+    return row, CrossValidation(
         row,
         arguments.model,
         corpus,
         arguments.protocol,
         arguments.out,
-        folds=arguments.folds,
+        folds=folds,
         seeds=arguments.seeds,
+        given=given,
         settings={**arguments.recipe.settings(), "excluded_clips": len(corpus.excluded)},
-        finished=functools.partial(_say_fold, arguments.protocol),
+        finished=finished or (lambda result: None),
+        shared=True,
     )
-    _finish(arguments, row, evaluation)
-    return evaluation
 
 
-def _finish(arguments: Arguments, row: "FineTuning", evaluation: "Evaluation") -> None:
+def _draw(arguments: Arguments, row: "FineTuning", evaluation: "Evaluation") -> None:
+    from voc2vec_jax.cli.summary import scores_over_folds
     from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST
     from voc2vec_jax.evaluation.plots import plot_confusion
     from voc2vec_jax.evaluation.report import summarise
 
-    summary, out = summarise(evaluation), arguments.out
+    summary = summarise(evaluation)
     plot_confusion(
         summary.confusion,
         evaluation.results[0].classes,
         f"{evaluation.dataset}, {evaluation.protocol}",
-        out / "confusion.png",
+        arguments.out / "confusion.png",
     )
-    scores = ", ".join(
-        f"{name} {spread.mean:.3f} ± {spread.std:.3f} (pooled {getattr(summary.pooled, name):.3f})"
-        for name, spread in summary.folds.items()
-    )
-    for warning in evaluation.warnings:
-        say(f"note: {warning}")
-    if evaluation.excluded:
-        say(f"note: {len(evaluation.excluded)} files could not be read and were left out")
-    marked = f" [{SELECTION_ON_TEST}]" if arguments.protocol == "paper" else ""
-    say(f"{evaluation.folds_run} folds{marked}: {scores}\ndone: {out / 'results.json'}")
-    if arguments.export:
-        row.finish_card(f"{scores}{marked}")
-        say(f"exported: {out / 'export'}")
-
-
-def _say_fold(protocol: Protocol, result: "FoldResult") -> None:
-    from voc2vec_jax.scores import confusion, scores_of
-
-    counts = confusion(result.labels, result.predictions, len(result.classes))
-    scores = scores_of(counts, protocol)
-    facts = result.facts
-    say(
-        f"seed {result.seed} fold {result.fold}: clips={len(result.clip_ids)} uar={scores.uar:.3f}"
-        f" macro_f1={scores.macro_f1:.3f} best_epoch={facts['best_epoch']}/{facts['epochs']}"
-        f" {facts['selected_by']}={facts['selection_score']:.3f} seconds={facts['seconds']}"
-        f" programs={facts['compiled_programs']}"
-    )
+    rule = f" [{SELECTION_ON_TEST}]" if evaluation.protocol == "paper" else ""
+    row.finish(evaluation, scores_over_folds(summary) + rule)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code (see the README)."""
 
-    def work() -> None:
-        evaluate(parse(sys.argv[1:] if argv is None else argv))
+    def work() -> int:
+        return evaluate(parse(sys.argv[1:] if argv is None else argv))
 
     return run(work, stopped="finished folds are kept, the one under way is run anew next time")

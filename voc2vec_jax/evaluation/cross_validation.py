@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,10 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voc2vec_jax.config.recipe import Protocol
-from voc2vec_jax.evaluation.division import Division, divide
-from voc2vec_jax.evaluation.folds import Fold
+from voc2vec_jax.distributed.lock import WorkdirLock, taking_turns
+from voc2vec_jax.errors import WorkdirLockedError
+from voc2vec_jax.evaluation.csv_files import FOLDS, GivenFolds, write_folds
+from voc2vec_jax.evaluation.division import Division, described, divide
+from voc2vec_jax.evaluation.folds import Fold, require_labels
 from voc2vec_jax.evaluation.report import write_report
-from voc2vec_jax.evaluation.results import Evaluation, FoldResult, claim, finished_or_run
+from voc2vec_jax.evaluation.results import (
+    Evaluation,
+    FoldResult,
+    claim,
+    finished,
+    finished_or_run,
+    fold_name,
+)
 from voc2vec_jax.scores import Ints
 
 
@@ -47,6 +58,182 @@ Row = Callable[[int, Fold, int], FoldResult]
 seed."""
 
 
+Key = tuple[int, int]
+"""Seed and number of a fold."""
+
+
+class CrossValidation:
+    """Every fold of every seed in one folder, which several processes may fill together.
+
+    Each writes `results.json` of all folds that are finished there, whoever ran them, and looks
+    afterwards whether there are more by then; so the last one to write has seen them all.
+
+    Args:
+        row: Makes the results of a fold.
+        model: Its name in tables.
+        corpus: What it is evaluated on.
+        protocol: Of the folds. A seed decides the grouped ones, and not those of the paper.
+        out: Folder of this evaluation; gets `folds.csv` before anything is run.
+        folds: For each seed.
+        seeds: Repetitions.
+        given: Folds to use in place of a division; `folds` is then their number.
+        settings: What decides the numbers besides model, corpus, protocol and folds.
+        finished: Is told every fold once, also those that were there and those of others.
+        shared: A fold that another process is at work on is left to it.
+
+    Raises:
+        ConfigError: The folder holds an evaluation with other settings, or the corpus does not have
+            so many folds in it.
+        ResultsError: A finished fold is damaged.
+        UnlabelledError: A clip has no label.
+    """
+
+    def __init__(
+        self,
+        row: Row,
+        model: str,
+        corpus: LabelledCorpus,
+        protocol: Protocol,
+        out: Path,
+        *,
+        folds: int = 10,
+        seeds: Sequence[int] = (0,),
+        given: GivenFolds | None = None,
+        settings: Mapping[str, Any],
+        finished: Callable[[FoldResult], None] = lambda result: None,
+        shared: bool = False,
+    ) -> None:
+        self._row, self._model, self._corpus, self._protocol = row, model, corpus, protocol
+        self._out, self._settings, self._finished, self._shared = out, settings, finished, shared
+        about = corpus.labels, corpus.groups, corpus.class_names
+        self._folds = folds if given is None else given.folds
+        self._divisions: dict[int, Division] = {}
+        for seed in seeds:
+            if given is None:
+                division = divide(protocol, *about, folds=folds, seed=seed)
+            else:
+                require_labels(corpus.labels, corpus.groups)
+                division = described(protocol, seed, given.of_seed(seed), *about)
+            self._divisions[seed] = division
+        self.busy: dict[Key, str] = {}
+        """Who is at work on a fold that was left to others."""
+        self._results: dict[Key, FoldResult] = {}
+        identity = {
+            "model": model,
+            "dataset": corpus.name,
+            "corpus_fingerprint": corpus.fingerprint,
+            "labelling": _labelling(corpus),
+            "protocol": protocol,
+            "folds": self._folds,
+            **({} if given is None else {"given_folds": given.sha256}),
+            **settings,
+        }
+        (out / "folds").mkdir(parents=True, exist_ok=True)
+        with taking_turns(out, "settings.lock"):
+            claim(out, identity)
+        divided = {seed: division.folds for seed, division in self._divisions.items()}
+        if given is None or given.path.resolve() != (out / FOLDS).resolve():
+            write_folds(out / FOLDS, divided, corpus.ids, *about)
+        self._collect()
+
+    def missing(self, only: Collection[int] | None = None) -> list[Key]:
+        """Folds that are not finished; of those with the numbers `only`, if given."""
+        return [
+            (seed, number)
+            for seed, division in self._divisions.items()
+            for number in range(len(division.folds))
+            if (seed, number) not in self._results and (only is None or number in only)
+        ]
+
+    def run_missing(self, only: Collection[int] | None = None) -> None:
+        """Runs every missing fold that is free, until none is."""
+        before = None
+        while (left := self.missing(only)) and left != before:
+            before = left
+            self.run(left)
+
+    def run(self, keys: Iterable[Key]) -> None:
+        """Runs folds as they are asked for, but for those that are finished or others are at."""
+        for key in keys:
+            if key in self._results:
+                continue
+            seed, number = key
+            fold = self._divisions[seed].folds[number]
+            ids = [self._corpus.ids[clip] for clip in fold.test]
+            row = partial(self._row, number, fold, seed)
+            try:
+                with self._held(key):
+                    result = finished_or_run(self._out, seed, number, ids, row)
+            except WorkdirLockedError as error:
+                self.busy[key] = str(error)
+                continue
+            self._take(key, result)
+            self.publish()
+
+    def publish(self, draw: Callable[[Evaluation], None] = lambda evaluation: None) -> Evaluation:
+        """Writes what is there of all folds that are finished, if any is.
+
+        Args:
+            draw: What else is to be written of it.
+        """
+        while True:
+            self._collect()
+            evaluation = self._evaluation()
+            if evaluation.results:
+                write_report(self._out, evaluation)
+                draw(evaluation)
+            if not self._collect():
+                return evaluation
+
+    def _held(self, key: Key) -> AbstractContextManager[object]:
+        if not self._shared:
+            return nullcontext()
+        return WorkdirLock(self._out / "folds", f"{fold_name(*key)}.lock", patient=False)
+
+    def _collect(self) -> bool:
+        """Reads what has been finished here since it last looked; whether there was any."""
+        before = len(self._results)
+        for seed, number in self.missing():
+            test = self._divisions[seed].folds[number].test
+            ids = [self._corpus.ids[clip] for clip in test]
+            result = finished(self._out, seed, number, ids)
+            if result is not None:
+                self._take((seed, number), result)
+        return len(self._results) > before
+
+    def _take(self, key: Key, result: FoldResult) -> None:
+        self._results[key] = result
+        self.busy.pop(key, None)
+        self._finished(result)
+
+    def _evaluation(self) -> Evaluation:
+        # Seeds divide anew, so that what is wrong with one division may not be with the next.
+        divisions = self._divisions
+        warnings = [
+            warning
+            if len(divisions) == 1 or all(warning in d.warnings for d in divisions.values())
+            else f"seed {seed}: {warning}"
+            for seed, division in divisions.items()
+            for warning in division.warnings
+        ]
+        places = {seed: place for place, seed in enumerate(divisions)}
+        return Evaluation(
+            dataset=self._corpus.name,
+            model=self._model,
+            protocol=self._protocol,
+            folds_asked=self._folds,
+            seeds=tuple(divisions),
+            results=tuple(
+                self._results[key]
+                for key in sorted(self._results, key=lambda key: (places[key[0]], key[1]))
+            ),
+            clips=len(self._corpus.ids),
+            excluded=self._corpus.excluded,
+            warnings=tuple(dict.fromkeys(warnings)),
+            settings=self._settings,
+        )
+
+
 def cross_validate(
     row: Row,
     model: str,
@@ -56,88 +243,23 @@ def cross_validate(
     *,
     folds: int = 10,
     seeds: Sequence[int] = (0,),
+    given: GivenFolds | None = None,
     settings: Mapping[str, Any],
     finished: Callable[[FoldResult], None] = lambda result: None,
 ) -> Evaluation:
     """Runs what is missing in a folder and writes `results.json` after every fold.
 
-    Args:
-        row: Makes the results of a fold.
-        model: Its name in tables.
-        corpus: What it is evaluated on.
-        protocol: Of the folds. A seed decides the grouped ones, and not those of the paper.
-        out: Folder of this evaluation.
-        folds: For each seed.
-        seeds: Repetitions.
-        settings: What decides the numbers besides model, corpus, protocol and folds.
-        finished: Is told every fold, also those that were there.
-
-    Raises:
-        ConfigError: The folder holds an evaluation with other settings, or the corpus does not have
-            so many folds in it.
-        ResultsError: A finished fold is damaged.
-        UnlabelledError: A clip has no label.
+    See `CrossValidation` for its arguments and for what it raises.
     """
-    identity = {
-        "model": model,
-        "dataset": corpus.name,
-        "corpus_fingerprint": corpus.fingerprint,
-        "labelling": _labelling(corpus),
-        "protocol": protocol,
-        "folds": folds,
-        **settings,
-    }
-    divisions = {
-        seed: divide(
-            protocol, corpus.labels, corpus.groups, corpus.class_names, folds=folds, seed=seed
-        )
-        for seed in seeds
-    }
-    claim(out, identity)
-    results: list[FoldResult] = []
-    for seed, division in divisions.items():
-        for number, fold in enumerate(division.folds):
-            ids = [corpus.ids[clip] for clip in fold.test]
-            result = finished_or_run(out, seed, number, ids, partial(row, number, fold, seed))
-            results.append(result)
-            finished(result)
-            evaluation = _evaluation(model, corpus, protocol, folds, divisions, results, settings)
-            write_report(out, evaluation)
-    return evaluation
+    validation = CrossValidation(
+        row, model, corpus, protocol, out,
+        folds=folds, seeds=seeds, given=given, settings=settings, finished=finished,
+    )  # fmt: skip
+    validation.run_missing()
+    return validation.publish()
 
 
 def _labelling(corpus: LabelledCorpus) -> str:
     """Changes with labels and groups, which the fingerprint of the samples does not know of."""
     content = [list(corpus.class_names), np.asarray(corpus.labels).tolist(), list(corpus.groups)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def _evaluation(
-    model: str,
-    corpus: LabelledCorpus,
-    protocol: Protocol,
-    folds: int,
-    divisions: Mapping[int, Division],
-    results: Sequence[FoldResult],
-    settings: Mapping[str, Any],
-) -> Evaluation:
-    # Seeds divide anew, so that what is wrong with one division may not be with the next.
-    warnings = [
-        warning
-        if len(divisions) == 1 or all(warning in d.warnings for d in divisions.values())
-        else f"seed {seed}: {warning}"
-        for seed, division in divisions.items()
-        for warning in division.warnings
-    ]
-    return Evaluation(
-        dataset=corpus.name,
-        model=model,
-        protocol=protocol,
-        folds_asked=folds,
-        seeds=tuple(divisions),
-        results=tuple(results),
-        clips=len(corpus.ids),
-        excluded=corpus.excluded,
-        warnings=tuple(dict.fromkeys(warnings)),
-        settings=settings,
-    )

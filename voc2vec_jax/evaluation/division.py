@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from voc2vec_jax.config.recipe import Protocol
+from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.evaluation.folds import (
     PAPER_SEED,
     SELECTION_ON_TEST,
@@ -64,9 +65,37 @@ def divide(
         seed = PAPER_SEED
     else:
         parts = grouped_folds(labels, groups, folds, seed)
+    return described(protocol, seed, parts, labels, groups, class_names)
+
+
+def described(
+    protocol: Protocol,
+    seed: int,
+    parts: tuple[Fold, ...],
+    labels: Ints,
+    groups: Sequence[str],
+    class_names: Sequence[str],
+) -> Division:
+    """Folds, wherever they are from, with what is wrong with them.
+
+    Raises:
+        ConfigError: The protocol selects on another part than the folds have.
+    """
+    for number, fold in enumerate(parts):
+        if protocol == "grouped" and fold.validation is None:
+            raise ConfigError(
+                f"fold {number} has no validation part, on which `grouped` chooses; set clips of "
+                "its training part aside, or choose on the test part with --protocol paper"
+            )
+        if protocol == "paper" and fold.validation is not None:
+            raise ConfigError(
+                f"fold {number} has a validation part, and `paper` chooses on the test part; give "
+                "--protocol grouped"
+            )
     leaking = _leaking_share(parts, groups)
     found = [
         *_about_groups(protocol, groups, leaking),
+        *_about_use(parts, len(labels)),
         *_about_sizes(parts),
         *_about_classes(parts, labels, class_names),
     ]
@@ -74,7 +103,7 @@ def divide(
         protocol=protocol,
         seed=seed,
         folds=parts,
-        grouped=protocol == "grouped" and _groups_matter(groups),
+        grouped=protocol == "grouped" and _groups_matter(groups) and not leaking,
         leaking_share=leaking,
         warnings=tuple(found),
     )
@@ -99,19 +128,35 @@ def _about_groups(protocol: Protocol, groups: Sequence[str], leaking: float) -> 
     found, unknown = [], sum(group == "" for group in groups)
     if protocol == "paper":
         found.append(f"{SELECTION_ON_TEST}: scores are optimistic, as in the paper")
-        if leaking:
-            found.append(
-                f"{leaking:.0%} of the test clips have clips of their group in the training part"
-            )
     elif unknown == len(groups):
         found.append(
             "groups are unknown: folds are stratified only; a speaker may be on both sides"
         )
     elif not _groups_matter(groups):
         found.append("no group has two clips: folds are stratified only")
+    if leaking:
+        found.append(
+            f"{leaking:.0%} of the test clips have clips of their group in the training part"
+        )
     if 0 < unknown < len(groups):
         found.append(f"{unknown} of {len(groups)} clips have no group and count as one each")
     return found
+
+
+def _about_use(parts: Sequence[Fold], clips: int) -> list[str]:
+    """Clips that a fold does not use, as folds from a file may."""
+    used = np.zeros((len(parts), clips), bool)
+    for row, fold in zip(used, parts, strict=True):
+        row[np.concatenate([fold.train, fold.selection, fold.test])] = True
+    fewest = int(used.sum(axis=1).min())
+    if fewest == clips:
+        return []
+    nowhere = clips - int(np.sum(used.any(axis=0)))
+    tested = sum(len(fold.test) for fold in parts)
+    return [
+        f"folds do not use every clip: one uses {fewest} of {clips}; {nowhere} clips are in no "
+        f"part of any fold, and {tested} are tested"
+    ]
 
 
 def _about_sizes(parts: Sequence[Fold]) -> list[str]:

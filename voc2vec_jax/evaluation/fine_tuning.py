@@ -6,7 +6,7 @@ interrupted.
 """
 
 import dataclasses
-import json
+import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,21 +18,20 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from voc2vec_jax import compiling
-from voc2vec_jax.checkpoints import saving
 from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.config import Config
 from voc2vec_jax.config.recipe import Protocol as FoldProtocol
 from voc2vec_jax.distributed import sharding
-from voc2vec_jax.errors import ConfigError
+from voc2vec_jax.distributed.lock import taking_turns
 from voc2vec_jax.evaluation.cross_validation import LabelledCorpus
-from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST, Fold
+from voc2vec_jax.evaluation.exporting import Export, Exporting
+from voc2vec_jax.evaluation.folds import Fold
 from voc2vec_jax.evaluation.recipe import Recipe, fold_config
-from voc2vec_jax.evaluation.results import FoldResult
+from voc2vec_jax.evaluation.results import Evaluation, FoldResult, fold_name
 from voc2vec_jax.features.clip_states import pooled_states
-from voc2vec_jax.files import write_json
+from voc2vec_jax.files import writing
 from voc2vec_jax.models.architectures import CLASSIFIERS
 from voc2vec_jax.models.parameters import Params
-from voc2vec_jax.models.wav2vec2 import Padding
 from voc2vec_jax.objectives import ClassifyTask, HostBatch, ProbeTask
 from voc2vec_jax.objectives.classify import clip_scores
 from voc2vec_jax.scores import Ints
@@ -76,25 +75,18 @@ class FineTuning:
     protocol: FoldProtocol
     recipe: Recipe
     out: Path
-    export: bool = False
-    """Keep the model of the fold with the best selection score in `out/export`."""
+    export: Export | None = None
+    """Keep the model of every fold, or of that with the best selection score; see `exporting`."""
     _compiled: Training | None = field(default=None, init=False, repr=False)
     _pooled: Features = field(default=None, init=False, repr=False)
     _test_shapes: compiling.Shapes = field(init=False, repr=False)
+    _exporting: Exporting | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._test_shapes = compiling.Shapes("test shape")
-        if self.export and self.recipe.head != "linear":
-            raise ConfigError(
-                f"--head {self.recipe.head}: transformers has no such head, so that an export "
-                "would be another model there; leave --export out, or take --head linear"
-            )
-        finished = any((self.out / "folds").glob("*.json"))
-        if self.export and finished and not (self.out / "export.json").exists():
-            raise ConfigError(
-                f"--export: {self.out} has folds that were finished without it, whose models are "
-                "gone; give another --out, or leave it out"
-            )
+        if self.export is not None:
+            data = f"{self.corpus.name}, {len(self.corpus.ids)} clips"
+            self._exporting = Exporting(self.export, self.out, self.protocol, self.recipe, data)
 
     def __call__(self, number: int, fold: Fold, seed: int) -> FoldResult:
         """Trains on a fold, selects, and answers on its test clips."""
@@ -109,7 +101,7 @@ class FineTuning:
         task = (ProbeTask if self.recipe.freeze_encoder else ClassifyTask)(config, self.protocol)
         if self._compiled is None:
             self._compiled = Training(config, task, sharding.build_mesh(config.mesh))
-        workdir = self.out / "runs" / f"seed{seed}-fold{number:02d}"
+        workdir = self.out / "runs" / fold_name(seed, number)
         workdir.mkdir(parents=True, exist_ok=True)
         params = loop.fit(
             config,
@@ -127,9 +119,7 @@ class FineTuning:
         logits = scores.logits[np.searchsorted(scores.clips, fold.test)][:, place]
         known = np.isin(np.arange(len(order)), np.asarray(self.corpus.labels)[fold.train])
         logits = np.where(known, logits.astype(np.float64), -np.inf)
-        if self.export:
-            self._export_if_best(params, config, order, facts, number, seed)
-        return FoldResult(
+        result = FoldResult(
             fold=number,
             seed=seed,
             classes=tuple(self.corpus.class_names),
@@ -145,6 +135,9 @@ class FineTuning:
                 "compiled_programs": self._compiled.compiled_programs,
             },
         )
+        if self._exporting is not None:
+            self._exporting.save(self._model(params, config, order), result)
+        return result
 
     def _class_order(self, fold: Fold) -> Ints:
         """Which class each logit is of: under `paper` by first appearance in the training part.
@@ -174,75 +167,51 @@ class FineTuning:
         return {f"{family}.{path}": np.array(value) for path, value in self.encoder.params.items()}
 
     def _features(self) -> NDArray[np.float32]:
-        """Of all clips, by one pass of the frozen encoder."""
+        """Of all clips, by one pass of the frozen encoder, which other processes wait for."""
         if self._pooled is None:
-            every = np.arange(len(self.corpus.ids))
-            whole = dataclasses.replace(self.recipe, freeze_encoder=False)
-            config = fold_config(
-                whole, self.protocol, self.encoder, tuple(self.corpus.class_names), 0, 0.0
-            )
-            self._pooled = pooled_states(
-                self.encoder,
-                self.clips.judged(config, every, np.asarray(self.corpus.labels, np.int32)),
-                len(every),
-                padding=config.classify.padding,
-                all_layers=self.recipe.weighted_layer_sum,
-            )
+            self.out.mkdir(parents=True, exist_ok=True)
+            content = f"{self.encoder.sha256} {self.corpus.fingerprint}"
+            name = f"features-{hashlib.sha256(content.encode()).hexdigest()[:12]}.npy"
+            with taking_turns(self.out, "features.lock"):
+                path = self.out / name
+                if not path.exists():
+                    with writing(path, by_many=True) as unfinished, unfinished.open("wb") as file:
+                        np.save(file, self._heard())
+                self._pooled = np.load(path)
         return self._pooled
 
-    def _export_if_best(
-        self,
-        params: Params,
-        config: Config,
-        order: Ints,
-        facts: Mapping[str, Any],
-        number: int,
-        seed: int,
-    ) -> None:
-        note = self.out / "export.json"
-        best = json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
-        if best is not None and best["selection_score"] > facts["selection_score"]:
-            return
+    def _heard(self) -> NDArray[np.float32]:
+        every = np.arange(len(self.corpus.ids))
+        whole = dataclasses.replace(self.recipe, freeze_encoder=False)
+        config = fold_config(
+            whole, self.protocol, self.encoder, tuple(self.corpus.class_names), 0, 0.0
+        )
+        return pooled_states(
+            self.encoder,
+            self.clips.judged(config, every, np.asarray(self.corpus.labels, np.int32)),
+            len(every),
+            padding=config.classify.padding,
+            all_layers=self.recipe.weighted_layer_sum,
+        )
+
+    def _model(self, params: Params, config: Config, order: Ints) -> PretrainedModel:
         labels = tuple(self.corpus.class_names[label] for label in order)
         model = dataclasses.replace(config.model, labels=labels)
         whole = {**self._encoder_params(), **params} if self.recipe.freeze_encoder else params
-        chosen = {"seed": seed, "fold": number, "selection_score": facts["selection_score"]}
-        saving.save_pretrained(
-            PretrainedModel(
-                CLASSIFIERS[model.model_type],
-                model,
-                whole,
-                preprocessor=Preprocessor.of_training(config.data.normalize),
-            ),
-            self.out / "export",
-            facts=self.card_facts(chosen),
-            trained_padding=self._padding,
+        return PretrainedModel(
+            CLASSIFIERS[model.model_type],
+            model,
+            whole,
+            preprocessor=Preprocessor.of_training(config.data.normalize),
         )
-        write_json(note, chosen, by_many=True)
 
-    def finish_card(self, scores: str) -> None:
-        """Writes the card of the export anew, with the test scores of all folds."""
-        chosen = json.loads((self.out / "export.json").read_text(encoding="utf-8"))
-        saving.write_card(self.out / "export", self.card_facts(chosen, scores), self._padding)
-
-    @property
-    def _padding(self) -> Padding:
-        return "hf" if self.protocol == "paper" else "masked"
-
-    def card_facts(self, chosen: Mapping[str, Any], scores: str = "") -> dict[str, str]:
-        """Rows of the model card of an export; `scores` are those of all folds, once known."""
-        rule = "" if self.protocol == "grouped" else f" ({SELECTION_ON_TEST})"
-        rows = {
-            "task": "classification",
-            "training data": f"{self.corpus.name}, {len(self.corpus.ids)} clips",
-            "protocol": f"{self.protocol}{rule}",
-            "this model": f"fold {chosen['fold']} of seed {chosen['seed']}, {self.recipe.select_by}"
-            f" {chosen['selection_score']:.3f} on the clips that selected its epoch",
-            "fine-tuning": ", ".join(
-                f"{name} {value}" for name, value in self.recipe.settings().items()
-            ),
-        }
-        return {**rows, "test scores over folds": scores} if scores else rows
+    def finish(self, evaluation: Evaluation, scores: str) -> None:
+        """Gives cards the test scores over folds, and drops what no fold needs any more."""
+        if self._exporting is not None:
+            self._exporting.finish_cards(evaluation.results, scores)
+        if evaluation.complete:
+            for features in self.out.glob("features-*.npy"):
+                features.unlink(missing_ok=True)
 
 
 def _with_epochs(config: Config, epochs: int, batches_per_epoch: int) -> Config:

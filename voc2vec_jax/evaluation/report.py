@@ -1,4 +1,4 @@
-"""`results.json`: everything that is to be known of one evaluation.
+"""`results.json`: everything that is to be known of one evaluation; and tables beside it.
 
 The schema is described in docs/evaluation.md.
 """
@@ -15,6 +15,12 @@ from typing import Any
 import numpy as np
 
 from voc2vec_jax.errors import ResultsError
+from voc2vec_jax.evaluation.csv_files import (
+    PER_CLASS,
+    PREDICTIONS,
+    write_per_class,
+    write_predictions,
+)
 from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST
 from voc2vec_jax.evaluation.intervals import LEVEL, Spread, intervals, over_folds
 from voc2vec_jax.evaluation.results import RESULTS, Evaluation, FoldResult, fold_path, load_fold
@@ -81,7 +87,10 @@ def _owners(results: Sequence[FoldResult]) -> list[str]:
 
 def report(evaluation: Evaluation) -> dict[str, Any]:
     """The content of `results.json`, as plain values."""
-    summary = summarise(evaluation)
+    return _report(evaluation, summarise(evaluation))
+
+
+def _report(evaluation: Evaluation, summary: Summary) -> dict[str, Any]:
     scores = fold_scores(evaluation)
     classes = evaluation.results[0].classes
     paper = evaluation.protocol == "paper"
@@ -130,8 +139,11 @@ def report(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def write_report(out: Path, evaluation: Evaluation) -> None:
-    """Writes `results.json` of an evaluation."""
-    write_json(out / RESULTS, report(evaluation), by_many=True)
+    """Writes `results.json`, `predictions.csv` and `per_class.csv` of an evaluation."""
+    summary, results = summarise(evaluation), evaluation.results
+    write_json(out / RESULTS, _report(evaluation, summary), by_many=True)
+    write_predictions(out / PREDICTIONS, results)
+    write_per_class(out / PER_CLASS, results[0].classes, summary.per_class)
 
 
 def load_evaluation(out: Path) -> Evaluation:

@@ -2,7 +2,9 @@
 
     OUT/settings.json             what decides the numbers; another run in OUT has to agree with it
     OUT/folds/seed0-fold03.json   a finished fold: every test clip with label, prediction and scores
+    OUT/folds/seed0-fold03.lock   the process that is at work on a fold, where several may be
     OUT/results.json              the whole evaluation (`report.py`)
+    OUT/*.csv                     folds, answers and classes as tables (`csv_files.py`)
 
 A file under its final name is complete. Scores can be computed anew from the folds alone.
 """
@@ -124,9 +126,14 @@ class Evaluation:
         return [result for result in self.results if result.seed == seed]
 
 
+def fold_name(seed: int, fold: int) -> str:
+    """What files and folders of a fold are called."""
+    return f"seed{seed}-fold{fold:02d}"
+
+
 def fold_path(out: Path, seed: int, fold: int) -> Path:
     """Where a fold is kept."""
-    return out / "folds" / f"seed{seed}-fold{fold:02d}.json"
+    return out / "folds" / f"{fold_name(seed, fold)}.json"
 
 
 def save_fold(out: Path, result: FoldResult) -> Path:
@@ -190,12 +197,23 @@ def finished_or_run(
     Raises:
         ResultsError: The finished one is damaged, or of other clips.
     """
+    found = finished(out, seed, fold, clip_ids)
+    if found is not None:
+        return found
+    result = run()
+    save_fold(out, result)
+    return _checked(fold_path(out, seed, fold), result, seed, fold, clip_ids)
+
+
+def finished(out: Path, seed: int, fold: int, clip_ids: Sequence[str]) -> FoldResult | None:
+    """The result of a fold; None if it is not there. See `finished_or_run`."""
     path = fold_path(out, seed, fold)
-    if not path.exists():
-        result = run()
-        save_fold(out, result)
-    else:
-        result = load_fold(path)
+    return _checked(path, load_fold(path), seed, fold, clip_ids) if path.exists() else None
+
+
+def _checked(
+    path: Path, result: FoldResult, seed: int, fold: int, clip_ids: Sequence[str]
+) -> FoldResult:
     if (result.seed, result.fold, result.clip_ids) != (seed, fold, tuple(clip_ids)):
         raise ResultsError(
             f"{path}: is not of the test clips of fold {fold}, seed {seed}; give another --out, or"

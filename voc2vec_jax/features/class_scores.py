@@ -44,7 +44,7 @@ def load_classifier(source: str, padding: Padding) -> PretrainedModel:
     """
     advice = (
         "its scores would be random. Fine-tune it first (python -m voc2vec_jax.evaluate --model "
-        f"{source} --folder RECORDINGS --export --out DIR) and give DIR/export"
+        f"{source} --folder RECORDINGS --export best --out DIR) and give DIR/export"
     )
     try:
         model = from_pretrained(source, padding=padding)
