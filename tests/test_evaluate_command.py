@@ -110,6 +110,44 @@ def test_a_killed_fold_is_run_again_alone(place: Path) -> None:
     assert (out / "confusion.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.thorough
+def test_two_at_once_share_the_folds_and_one_takes_up_those_of_the_killed(place: Path) -> None:
+    """Also with the folds of a file, and in processes of one command."""
+    alone, out, side_by_side = (place / name for name in ("alone", "two", "side_by_side"))
+    finish(command(place, alone))
+    first, second = start(command(place, out)), start(command(place, out))
+    deadline = time.monotonic() + 400
+    while len(locks := list(out.glob("folds/*.lock"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    with contextlib.suppress(FileNotFoundError):
+        owner = json.loads(locks[0].read_text())["pid"]
+        if owner == second.pid:
+            first, second = second, first
+    first.kill()
+    first.communicate()
+    output, _ = second.communicate(timeout=500)
+    assert second.returncode == DONE, output
+    assert json.loads((out / "results.json").read_text())["folds_run"] == 3, output
+    more = ("--jobs", "2", "--export", "all", "--folds-csv", str(alone / "folds.csv"))
+    words = command(place, side_by_side, *more)
+    del words[words.index("--folds") : words.index("--folds") + 2]
+    assert "exported: " in finish(words)
+    for folder in (out, side_by_side):
+        assert (folder / "folds.csv").read_bytes() == (alone / "folds.csv").read_bytes()
+        assert json.loads((folder / "results.json").read_text())["folds_run"] == 3
+        for ours, theirs in zip(answers(folder), answers(alone), strict=True):
+            assert ours["clip_ids"] == theirs["clip_ids"]
+            # Processes with a share of the cores each add up in another order.
+            np.testing.assert_allclose(ours["scores"], theirs["scores"], atol=1e-5)
+        lines = (folder / "predictions.csv").read_text().splitlines()
+        assert lines[0] == "id,group,seed,fold,label,prediction,score_cry,score_laugh,score_moan"
+        assert len(lines) == 1 + 30
+        assert not list(folder.glob("**/*.lock"))
+    exported = sorted(path.name for path in (side_by_side / "export").iterdir())
+    assert exported == ["seed0-fold00", "seed0-fold01", "seed0-fold02"]
+
+
 def test_the_export_classifies_in_transformers_and_in_the_predict_command(
     finished: Path, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -230,6 +268,15 @@ def test_unreadable_clips_stop_the_evaluation_with_a_list(
     assert report["excluded"][0]["file"] == "noise.wav"
 
 
+def test_folds_that_there_are_not_are_refused(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(place, tmp_path / "out", "--only-folds", "2", "3")) == WRONG_USAGE
+    said = capsys.readouterr().err
+    assert "--only-folds 3: there are 3 folds, numbered from 0 to 2" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_paper_protocol_says_what_it_selects_on(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -254,7 +301,10 @@ def test_the_protocol_decides_the_defaults() -> None:
     assert parse(given).recipe == RECIPES["grouped"]
     paper = parse([*given, "--protocol", "paper", "--epochs", "3"]).recipe
     assert (paper.epochs, paper.warmup_steps, paper.select_by) == (3, 500, "macro_f1")
+    assert parse([*given, "--export", "all", "--only-folds", "0", "3"]).only_folds == (0, 3)
     for wrong, what in (
+        ([*given, "--jobs", "0"], "--jobs=0: must be at least 1"),
+        ([*given, "--folds", "5", "--folds-csv", "f.csv"], "--folds 5: --folds-csv f.csv says"),
         (given[:2] + given[4:], "give one of --dataset, --folder and --table"),
         ([*given, "--table", "t.csv"], "not --dataset and --table"),
         ([*given, "--layer-decay", "0"], "--layer-decay=0"),

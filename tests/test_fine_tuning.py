@@ -21,12 +21,13 @@ from voc2vec_jax.checkpoints.loading import from_pretrained
 from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.evaluation.cross_validation import LabelledCorpus, cross_validate
+from voc2vec_jax.evaluation.exporting import Exporting
 from voc2vec_jax.evaluation.fine_tuning import FineTuning
 from voc2vec_jax.evaluation.folds import Fold
 from voc2vec_jax.evaluation.recipe import RECIPES, Recipe, fold_config
-from voc2vec_jax.evaluation.results import save_fold
+from voc2vec_jax.evaluation.results import FoldResult, save_fold
 from voc2vec_jax.features.clip_states import pooled_states
-from voc2vec_jax.models import HubertModel, Wav2Vec2Model
+from voc2vec_jax.models import HubertModel, Wav2Vec2ForSequenceClassification, Wav2Vec2Model
 from voc2vec_jax.models.architectures import CLASSIFIERS
 from voc2vec_jax.models.classifier import PooledClassifier
 from voc2vec_jax.models.parameters import describe, merge, split
@@ -212,6 +213,8 @@ def test_a_frozen_encoder_is_heard_once_and_stays(
     result = made(0, FOLD, 0)
     monkeypatch.setattr("voc2vec_jax.evaluation.fine_tuning.pooled_states", None)
     made(1, FOLD, 0)
+    other = row(store, tmp_path, freeze_encoder=True)  # as another process would
+    np.testing.assert_array_equal(other._features(), made._features())
     exported = from_pretrained(tmp_path / "export", architecture=Wav2Vec2Model)
     for path, value in made.encoder.params.items():
         np.testing.assert_array_equal(exported.params[path], value)
@@ -238,6 +241,62 @@ def test_what_was_not_kept_cannot_be_exported(store: FlatStore, tmp_path: Path) 
     save_fold(tmp_path, row(store, tmp_path, freeze_encoder=True, epochs=1)(0, FOLD, 0))
     with pytest.raises(ConfigError, match="folds that were finished without it"):
         row(store, tmp_path, export="best")
+
+
+def classifier_of(seed: int) -> PretrainedModel:
+    model, kind = dataclasses.replace(MODEL, labels=CLASSES), Wav2Vec2ForSequenceClassification
+    _, params = split(kind(model, rngs=nnx.Rngs(seed)))
+    return PretrainedModel(kind, model, params, preprocessor=Preprocessor())
+
+
+def answer(number: int, score: float) -> FoldResult:
+    """Of fold `number`, which was selected by `score`: two clips right, one wrong."""
+    labels, classes = np.array([0, 1, 2]), np.eye(3)
+    return FoldResult(
+        number, 0, CLASSES, ("a", "b", "c"), ("", "", ""), labels, np.array([0, 1, 1]),
+        classes[[0, 1, 1]], {"selection_score": score},
+    )  # fmt: skip
+
+
+def test_every_fold_keeps_its_model_and_its_own_scores(tmp_path: Path) -> None:
+    kept = Exporting("all", tmp_path, "grouped", RECIPE, "tones, 30 clips")
+    results = [answer(0, 0.25), answer(1, 0.5)]
+    for result in results:
+        model = classifier_of(result.fold)
+        kept.save(model, result)
+        found = from_pretrained(tmp_path / "export" / f"seed0-fold0{result.fold}")
+        for path, value in model.params.items():
+            np.testing.assert_array_equal(found.params[path], value)
+        save_fold(tmp_path, result)
+    kept.finish_cards(results, "uar 0.667 ± 0.000")
+    card = (tmp_path / "export" / "seed0-fold01" / "README.md").read_text()
+    assert "| this model | fold 1 of seed 0, uar 0.500 on the clips that selected" in card
+    assert "| test scores of its fold | uar 0.667, macro_f1 0.556, accuracy 0.667 on 3" in card
+    assert "| test scores over folds | uar 0.667 ± 0.000 |" in card
+
+    Exporting("all", tmp_path, "grouped", RECIPE, "")  # goes on
+    save_fold(tmp_path, answer(2, 0.5))  # by a process that was started without it
+    with pytest.raises(ConfigError, match=r"finished without it \(seed0-fold02\), whose models"):
+        Exporting("all", tmp_path, "grouped", RECIPE, "")
+    with pytest.raises(ConfigError, match="seed0-fold02"):
+        kept.finish_cards([*results, answer(2, 0.5)], "")
+    with pytest.raises(ConfigError, match=r"--export best: .* finished without it"):
+        Exporting("best", tmp_path, "grouped", RECIPE, "")
+
+
+@pytest.mark.parametrize(("select_by", "best"), [("uar", 2), ("loss", 0)])
+def test_the_best_fold_is_that_of_the_lowest_loss_or_the_highest_score(
+    tmp_path: Path, select_by: str, best: int
+) -> None:
+    """Of equal ones the last, in whichever order they finish."""
+    recipe = dataclasses.replace(RECIPE, select_by=select_by)  # type: ignore[arg-type]
+    kept = Exporting("best", tmp_path, "grouped", recipe, "tones, 30 clips")
+    for number, score in ((2, 0.5), (1, 0.5), (0, 0.25)):
+        kept.save(classifier_of(number), answer(number, score))
+    assert json.loads((tmp_path / "export.json").read_text())["fold"] == best
+    assert f"fold {best} of seed 0" in (tmp_path / "export" / "README.md").read_text()
+    with pytest.raises(ConfigError, match="holds the one model of --export best"):
+        Exporting("all", tmp_path, "grouped", recipe, "")
 
 
 def test_what_is_frozen_stays_and_the_rest_learns(store: FlatStore, tmp_path: Path) -> None:

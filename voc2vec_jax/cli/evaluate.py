@@ -149,7 +149,7 @@ def evaluate(arguments: Arguments) -> int:
     else:
         keys = validation.missing(arguments.only_folds)
         work = functools.partial(run_folds, arguments)
-        code = jobs.side_by_side(machine, keys, work, lambda: validation.publish())
+        code = jobs.side_by_side(machine, keys, work, validation.publish)
     evaluation = validation.publish(functools.partial(_draw, arguments, row))
     say_results(evaluation, arguments.out)
     if arguments.export is not None and evaluation.results:

@@ -85,7 +85,7 @@ def compute_nothing_here() -> None:
 
 
 def side_by_side(
-    machine: Sequence[Share], keys: Sequence[Key], work: Work, finished: Callable[[], None]
+    machine: Sequence[Share], keys: Sequence[Key], work: Work, finished: Callable[[], object]
 ) -> int:
     """Runs folds in processes, one fold each at a time.
 
