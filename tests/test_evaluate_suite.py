@@ -1,6 +1,7 @@
 """The suite from tables of recordings to a page of tables, and what stops it."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -204,6 +205,30 @@ def test_what_cannot_be_run_is_one_line(
         command += ["--folds", 3]
     assert run(monkeypatch, *command, *words) == code
     assert message in capsys.readouterr().err
+
+
+def test_every_row_takes_the_folds_of_a_file(
+    table: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = (table, "--data-dir", cache, "--protocols", "grouped", "--baselines", "majority")
+    assert run(monkeypatch, *command, "--out", tmp_path / "a", "--folds", 4) == 0
+    folds = tmp_path / "a" / "grouped" / "clips" / "majority" / "folds.csv"
+    (tmp_path / "clips.csv").write_bytes(folds.read_bytes())
+    commands = []
+
+    def started(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(rows.subprocess, "run", started)
+    more = ("--folds-csv", tmp_path / "{dataset}.csv", "--models", "m=hf:org/name")
+    assert run(monkeypatch, *command, "--out", tmp_path / "b", *more) == 1, "m has failed"
+    again = tmp_path / "b" / "grouped" / "clips" / "majority"
+    for name in ("folds.csv", "predictions.csv"):
+        assert (again / name).read_bytes() == folds.with_name(name).read_bytes()
+    (words,) = commands
+    assert words[words.index("--folds-csv") + 1] == str(tmp_path / "clips.csv")
+    assert "--folds" not in words
 
 
 def test_folds_are_refused_before_features_are_computed(

@@ -30,7 +30,8 @@ from voc2vec_jax.config.recipe import Protocol
 from voc2vec_jax.errors import DONE, FAILED
 from voc2vec_jax.evaluation import published
 from voc2vec_jax.evaluation.cross_validation import LabelledCorpus, cross_validate
-from voc2vec_jax.evaluation.division import divide
+from voc2vec_jax.evaluation.csv_files import GivenFolds, read_folds
+from voc2vec_jax.evaluation.division import described, divide
 from voc2vec_jax.evaluation.plots import plot_confusion, plot_recalls
 from voc2vec_jax.evaluation.report import finite, report, summarise
 from voc2vec_jax.evaluation.results import Evaluation, FoldResult
@@ -69,6 +70,9 @@ class Arguments:
     """Flags of that command for every model: --model-flags="--epochs 5"."""
     protocols: tuple[Protocol, ...] = ("grouped", "paper")
     folds: int = 10
+    folds_csv: str | None = None
+    """Folds of a file for every row, as in `voc2vec_jax.evaluate`, instead of dividing into
+    `folds`; `{dataset}` in it stands for the name of the dataset."""
     seeds: tuple[int, ...] = (0,)
     """Each is another division into folds under `grouped`. Baselines know no other chance, so that
     they run under `paper` for the first of them only."""
@@ -86,12 +90,18 @@ def run_suite(arguments: Arguments) -> bool:
         name: open_labelled(named_corpus(name, data_dir), exclude_bad=arguments.exclude_bad)[1]
         for name in arguments.datasets
     }
+    given = {corpus.name: _given_folds(arguments, corpus) for corpus in corpora.values()}
     boards: Boards = {protocol: {} for protocol in arguments.protocols}
     for corpus, protocol in itertools.product(corpora.values(), arguments.protocols):
         # Folds that cannot be are refused here, before features are computed for minutes.
-        divide(protocol, corpus.labels, corpus.groups, corpus.class_names, folds=arguments.folds)
+        about, own = (corpus.labels, corpus.groups, corpus.class_names), given[corpus.name]
+        for seed in arguments.seeds:
+            if own is None:
+                divide(protocol, *about, folds=arguments.folds, seed=seed)
+            else:
+                described(protocol, seed, own.of_seed(seed), *about)
     for corpus in corpora.values():
-        run_here(arguments, corpus, data_dir, boards)
+        run_here(arguments, corpus, given[corpus.name], data_dir, boards)
     runs = ModelRuns(
         arguments.folds,
         arguments.seeds,
@@ -104,7 +114,7 @@ def run_suite(arguments: Arguments) -> bool:
         for name, source in models.items():
             for protocol in arguments.protocols:
                 out = arguments.out / protocol / corpus.name / name
-                found = runs.run(source, dataset, protocol, out)
+                found = runs.run(source, dataset, given[corpus.name], protocol, out)
                 complete &= found is not None and found.complete
                 if found is not None:
                     # The command names a model by where it lies.
@@ -122,7 +132,20 @@ def run_suite(arguments: Arguments) -> bool:
     return complete
 
 
-def run_here(arguments: Arguments, corpus: LabelledCorpus, data_dir: Path, boards: Boards) -> None:
+def _given_folds(arguments: Arguments, corpus: LabelledCorpus) -> GivenFolds | None:
+    if arguments.folds_csv is None:
+        return None
+    path = Path(arguments.folds_csv.replace("{dataset}", corpus.name))
+    return read_folds(path, corpus.ids, corpus.labels, corpus.groups, corpus.class_names)
+
+
+def run_here(
+    arguments: Arguments,
+    corpus: LabelledCorpus,
+    given: GivenFolds | None,
+    data_dir: Path,
+    boards: Boards,
+) -> None:
     """Baselines and embeddings."""
     wanted = host_rows(arguments.baselines, arguments.embeddings, corpus, data_dir)
     # All before the first is run, because a file of vectors may be of no use.
@@ -133,8 +156,8 @@ def run_here(arguments: Arguments, corpus: LabelledCorpus, data_dir: Path, board
             seeds = arguments.seeds[:1] if protocol == "paper" else arguments.seeds
             evaluation = cross_validate(
                 row, name, corpus, protocol, out,
-                folds=arguments.folds, seeds=seeds, settings=wanted[name].settings,
-                finished=_counter(out),
+                folds=arguments.folds, seeds=seeds, given=given,
+                settings=wanted[name].settings, finished=_counter(out),
             )  # fmt: skip
             boards[protocol][name, corpus.name] = _scored(evaluation, out)
             write_tables(arguments.out, boards)

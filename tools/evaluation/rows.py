@@ -20,6 +20,7 @@ from voc2vec_jax.evaluation.baselines import (
     settings_of,
 )
 from voc2vec_jax.evaluation.cross_validation import LabelledCorpus, Row
+from voc2vec_jax.evaluation.csv_files import GivenFolds
 from voc2vec_jax.evaluation.report import load_evaluation
 from voc2vec_jax.evaluation.results import RESULTS, Evaluation
 
@@ -91,23 +92,28 @@ class ModelRuns:
     flags: str
     """Further flags of `voc2vec_jax.evaluate`."""
 
-    def command(self, source: str, dataset: str, protocol: Protocol, out: Path) -> list[str]:
+    def command(
+        self, source: str, dataset: str, given: GivenFolds | None, protocol: Protocol, out: Path
+    ) -> list[str]:
         """The command line of one evaluation; flags that follow the source are this model's own."""
         source, *own = shlex.split(source)
         corpus = ["--table" if is_table(dataset) else "--dataset", dataset]
         words = [*EVALUATE, "--model", source, *corpus, "--data-dir", str(self.data_dir)]
-        words += ["--protocol", protocol, "--folds", str(self.folds), "--out", str(out)]
+        folds = ["--folds", str(self.folds)] if given is None else ["--folds-csv", str(given.path)]
+        words += ["--protocol", protocol, *folds, "--out", str(out)]
         words += ["--seeds", *map(str, self.seeds)]
         words += ["--exclude-bad"] if self.exclude_bad else []
         return [*words, *shlex.split(self.flags), *own]
 
-    def run(self, source: str, dataset: str, protocol: Protocol, out: Path) -> Evaluation | None:
+    def run(
+        self, source: str, dataset: str, given: GivenFolds | None, protocol: Protocol, out: Path
+    ) -> Evaluation | None:
         """Fine-tunes a model on the folds that are missing, in a process of its own.
 
         Returns:
             What is finished then, even if the process failed; None if that is nothing.
         """
-        command = self.command(source, dataset, protocol, out)
+        command = self.command(source, dataset, given, protocol, out)
         code = subprocess.run(command, check=False).returncode
         if code:
             print(f"{out}: exit code {code} of {shlex.join(command)}", file=sys.stderr, flush=True)
