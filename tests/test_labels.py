@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from data_pipelines.frame_labels.building import building, finish
-from data_pipelines.frame_labels.label_store import Grid, LabelStore, Manifest, array_sha256
+from data_pipelines.frame_labels.label_store import Grid, LabelStore, Manifest
 from data_pipelines.stores.building import build_store
 from data_pipelines.stores.flat_store import Clip, FlatStore
 from voc2vec_jax.errors import ConfigError, DataError
+from voc2vec_jax.files import array_sha256
 
 MFCC_GRID = Grid(400, 160)
 SETTINGS = {"features": "mfcc", "seed": 0}

@@ -42,12 +42,12 @@ from data_pipelines.frame_labels.label_store import (
     Grid,
     LabelStore,
     Manifest,
-    array_sha256,
 )
 from data_pipelines.stores.flat_store import FlatStore, from_int16
 from voc2vec_jax.cli.command import RESUMES, parsed, prepare_process, run
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.errors import ConfigError
+from voc2vec_jax.files import array_sha256
 
 FAIRSEQ_SPLIT = "train"
 

@@ -21,12 +21,12 @@ from data_pipelines.frame_labels.label_store import (
     MAX_CLUSTERS,
     LabelStore,
     Manifest,
-    array_sha256,
     read_manifest,
 )
 from data_pipelines.stores.building import only_builder
 from data_pipelines.stores.flat_store import FlatStore
 from voc2vec_jax.errors import ConfigError, DataError
+from voc2vec_jax.files import array_sha256
 
 LINES = "journal.jsonl"
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from voc2vec_jax.audio.signal import SAMPLE_RATE
 from voc2vec_jax.errors import DataError
+from voc2vec_jax.files import array_sha256
 
 FORMAT_VERSION = 1
 MAX_CLUSTERS = 65_536
@@ -194,12 +195,6 @@ class LabelStore:
             f" clusters={self.manifest.clusters} rate_hz={self.manifest.grid.rate_hz:g}"
             f" clips={len(self.ids)}"
         )
-
-
-def array_sha256(values: NDArray[Any]) -> str:
-    """Of its type, shape and bytes."""
-    head = f"{values.dtype.str} {list(values.shape)} ".encode()
-    return hashlib.sha256(head + np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
 def read_manifest(directory: Path) -> Manifest:

@@ -143,6 +143,7 @@ def evaluate(arguments: Arguments) -> "Evaluation":
         arguments.out,
         folds=arguments.folds,
         seeds=arguments.seeds,
+        content={"model_sha256": encoder.sha256},
         settings={**arguments.recipe.settings(), "excluded_clips": len(corpus.excluded)},
         finished=functools.partial(_say_fold, arguments.protocol),
     )

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from voc2vec_jax.config.recipe import Protocol
 from voc2vec_jax.evaluation.division import Division, divide
 from voc2vec_jax.evaluation.folds import Fold
+from voc2vec_jax.evaluation.identity import Identity, claim
 from voc2vec_jax.evaluation.report import write_report
-from voc2vec_jax.evaluation.results import Evaluation, FoldResult, claim, finished_or_run
+from voc2vec_jax.evaluation.results import Evaluation, FoldResult, finished_or_run
+from voc2vec_jax.evaluation.versions import mixed
 from voc2vec_jax.scores import Ints
 
 
@@ -56,6 +58,7 @@ def cross_validate(
     *,
     folds: int = 10,
     seeds: Sequence[int] = (0,),
+    content: Mapping[str, str],
     settings: Mapping[str, Any],
     finished: Callable[[FoldResult], None] = lambda result: None,
 ) -> Evaluation:
@@ -63,30 +66,24 @@ def cross_validate(
 
     Args:
         row: Makes the results of a fold.
-        model: Its name in tables.
+        model: Its name in tables, such as where it lies; decides nothing.
         corpus: What it is evaluated on.
         protocol: Of the folds. A seed decides the grouped ones, and not those of the paper.
         out: Folder of this evaluation.
         folds: For each seed.
         seeds: Repetitions.
-        settings: What decides the numbers besides model, corpus, protocol and folds.
+        content: sha256 of what the row is made of: `model_sha256` or `vectors_sha256`; empty where
+            the settings say all.
+        settings: What decides the numbers besides content, corpus, protocol and folds.
         finished: Is told every fold, also those that were there.
 
     Raises:
-        ConfigError: The folder holds an evaluation with other settings, or the corpus does not have
-            so many folds in it.
-        ResultsError: A finished fold is damaged.
+        ConfigError: The folder holds another evaluation, or the corpus does not have so many folds
+            in it.
+        ResultsError: A finished fold is damaged, or of another run.
         UnlabelledError: A clip has no label.
     """
-    identity = {
-        "model": model,
-        "dataset": corpus.name,
-        "corpus_fingerprint": corpus.fingerprint,
-        "labelling": _labelling(corpus),
-        "protocol": protocol,
-        "folds": folds,
-        **settings,
-    }
+    identity = identity_of(model, corpus, protocol, folds, content, settings)
     divisions = {
         seed: divide(
             protocol, corpus.labels, corpus.groups, corpus.class_names, folds=folds, seed=seed
@@ -98,12 +95,36 @@ def cross_validate(
     for seed, division in divisions.items():
         for number, fold in enumerate(division.folds):
             ids = [corpus.ids[clip] for clip in fold.test]
-            result = finished_or_run(out, seed, number, ids, partial(row, number, fold, seed))
+            result = finished_or_run(
+                out, seed, number, ids, partial(row, number, fold, seed), identity.run_sha256
+            )
             results.append(result)
             finished(result)
-            evaluation = _evaluation(model, corpus, protocol, folds, divisions, results, settings)
+            evaluation = _evaluation(
+                identity, corpus, protocol, folds, divisions, results, settings
+            )
             write_report(out, evaluation)
     return evaluation
+
+
+def identity_of(
+    model: str,
+    corpus: LabelledCorpus,
+    protocol: Protocol,
+    folds: int,
+    content: Mapping[str, str],
+    settings: Mapping[str, Any],
+) -> Identity:
+    """What decides the numbers of an evaluation; arguments are those of `cross_validate`."""
+    return Identity(
+        content={
+            **content,
+            "corpus_fingerprint": corpus.fingerprint,
+            "labelling_sha256": _labelling(corpus),
+        },
+        settings={"protocol": protocol, "folds": folds, **settings},
+        names={"model": model, "dataset": corpus.name},
+    )
 
 
 def _labelling(corpus: LabelledCorpus) -> str:
@@ -113,7 +134,7 @@ def _labelling(corpus: LabelledCorpus) -> str:
 
 
 def _evaluation(
-    model: str,
+    identity: Identity,
     corpus: LabelledCorpus,
     protocol: Protocol,
     folds: int,
@@ -128,10 +149,10 @@ def _evaluation(
         else f"seed {seed}: {warning}"
         for seed, division in divisions.items()
         for warning in division.warnings
-    ]
+    ] + mixed([result.versions for result in results])
     return Evaluation(
         dataset=corpus.name,
-        model=model,
+        model=identity.names["model"],
         protocol=protocol,
         folds_asked=folds,
         seeds=tuple(divisions),
@@ -140,4 +161,5 @@ def _evaluation(
         excluded=corpus.excluded,
         warnings=tuple(dict.fromkeys(warnings)),
         settings=settings,
+        identity={"run_sha256": identity.run_sha256, **identity.content},
     )

@@ -1,10 +1,11 @@
 """What an evaluation leaves on disk, fold by fold, so that a fold that dies is run again alone.
 
-    OUT/settings.json             what decides the numbers; another run in OUT has to agree with it
+    OUT/settings.json             what decides the numbers (`identity.py`)
     OUT/folds/seed0-fold03.json   a finished fold: every test clip with label, prediction and scores
     OUT/results.json              the whole evaluation (`report.py`)
 
-A file under its final name is complete. Scores can be computed anew from the folds alone.
+A file under its final name is complete. Scores can be computed anew from the folds alone. A fold
+carries the sha256 of the run that it is of, so that folds of two runs are never mixed.
 """
 
 import json
@@ -17,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voc2vec_jax.config.recipe import Protocol
-from voc2vec_jax.errors import ConfigError, ResultsError
+from voc2vec_jax.errors import ResultsError
+from voc2vec_jax.evaluation.versions import versions
 from voc2vec_jax.files import write_json
 from voc2vec_jax.scores import Ints
 
-FORMAT_VERSION = 1
-SETTINGS = "settings.json"
+FORMAT_VERSION = 2
 RESULTS = "results.json"
 COLUMNS = ("clip_ids", "groups", "labels", "predictions", "scores")
 
@@ -49,6 +50,8 @@ class FoldResult:
     """[clips, classes] probabilities; a class that was not trained on has 0."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Plain values: epochs, the best of them, its selection score, seconds, …"""
+    versions: Mapping[str, str] = field(default_factory=versions)
+    """Of the packages that made it."""
 
     def __post_init__(self) -> None:
         clips, classes = len(self.clip_ids), len(self.classes)
@@ -95,7 +98,9 @@ class Evaluation:
     warnings: tuple[str, ...] = ()
     """What a reader has to know: see `division.Division`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What decides the numbers, as in `settings.json`."""
+    """What decides the numbers besides content, as in `settings.json`."""
+    identity: Mapping[str, str] = field(default_factory=dict)
+    """`run_sha256`, and the sha256 of each thing that it is made of; see `identity.Identity`."""
 
     def __post_init__(self) -> None:
         for result in self.results:
@@ -129,11 +134,13 @@ def fold_path(out: Path, seed: int, fold: int) -> Path:
     return out / "folds" / f"seed{seed}-fold{fold:02d}.json"
 
 
-def save_fold(out: Path, result: FoldResult) -> Path:
-    """Writes a finished fold and returns its path."""
+def save_fold(out: Path, result: FoldResult, run_sha256: str) -> Path:
+    """Writes a finished fold of a run (`Identity.run_sha256`) and returns its path."""
     path = fold_path(out, result.seed, result.fold)
     content = {
         "format_version": FORMAT_VERSION,
+        "run_sha256": run_sha256,
+        "versions": dict(result.versions),
         "fold": result.fold,
         "seed": result.seed,
         "classes": list(result.classes),
@@ -144,11 +151,15 @@ def save_fold(out: Path, result: FoldResult) -> Path:
     return path
 
 
-def load_fold(path: Path) -> FoldResult:
+def load_fold(path: Path, run_sha256: str) -> FoldResult:
     """Reads a finished fold.
 
+    Args:
+        path: Of the file.
+        run_sha256: Of the run that it has to be of.
+
     Raises:
-        ResultsError: It is damaged, or another version wrote it.
+        ResultsError: It is damaged, of another run, or another version wrote it.
     """
     fix = "delete it, and the fold is run again"
     try:
@@ -157,6 +168,11 @@ def load_fold(path: Path) -> FoldResult:
         if version != FORMAT_VERSION:
             raise ResultsError(
                 f"{path}: format version {version}, this code reads {FORMAT_VERSION}; {fix}"
+            )
+        if content["run_sha256"] != run_sha256:
+            raise ResultsError(
+                f"{path}: is a fold of another run (run_sha256 {content['run_sha256'][:12]}…, not"
+                f" {run_sha256[:12]}…), with another model, corpus or settings; {fix}"
             )
         return FoldResult(
             fold=content["fold"],
@@ -168,6 +184,7 @@ def load_fold(path: Path) -> FoldResult:
             predictions=np.array(content["predictions"]),
             scores=np.array(content["scores"], np.float64),
             facts=content["facts"],
+            versions=content["versions"],
         )
     except ResultsError:
         raise
@@ -176,7 +193,12 @@ def load_fold(path: Path) -> FoldResult:
 
 
 def finished_or_run(
-    out: Path, seed: int, fold: int, clip_ids: Sequence[str], run: Callable[[], FoldResult]
+    out: Path,
+    seed: int,
+    fold: int,
+    clip_ids: Sequence[str],
+    run: Callable[[], FoldResult],
+    run_sha256: str,
 ) -> FoldResult:
     """The result of a fold: read if it is finished, else run and written.
 
@@ -186,53 +208,20 @@ def finished_or_run(
         fold: Its number.
         clip_ids: The test clips that it has to have, in order.
         run: Computes it.
+        run_sha256: Of the evaluation.
 
     Raises:
-        ResultsError: The finished one is damaged, or of other clips.
+        ResultsError: The finished one is damaged, of another run, or of other clips.
     """
     path = fold_path(out, seed, fold)
     if not path.exists():
         result = run()
-        save_fold(out, result)
+        save_fold(out, result, run_sha256)
     else:
-        result = load_fold(path)
+        result = load_fold(path, run_sha256)
     if (result.seed, result.fold, result.clip_ids) != (seed, fold, tuple(clip_ids)):
         raise ResultsError(
             f"{path}: is not of the test clips of fold {fold}, seed {seed}; give another --out, or"
             " delete it, and the fold is run again"
         )
     return result
-
-
-def claim(out: Path, settings: Mapping[str, Any]) -> None:
-    """Makes a folder that of an evaluation, or sees that it is.
-
-    Args:
-        out: Is made if it is not there.
-        settings: Plain values: everything that decides the numbers, such as the model, the
-            fingerprint of the corpus, the protocol, epochs and rates; not what may differ between
-            two starts, such as the seeds asked for.
-
-    Raises:
-        ConfigError: An evaluation with other settings is there already.
-        ResultsError: Its settings cannot be read.
-    """
-    path = out / SETTINGS
-    asked = json.loads(json.dumps(dict(settings)))  # tuples become lists, as in the file
-    if not path.exists():
-        write_json(path, asked, by_many=True)
-        return
-    try:
-        found = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ResultsError(f"{path}: is damaged ({error}); delete {out} and run again") from error
-    differing = [
-        f"{name}: {found.get(name)!r} there, {asked.get(name)!r} asked for"
-        for name in sorted({*found, *asked})
-        if found.get(name) != asked.get(name)
-    ]
-    if differing:
-        raise ConfigError(
-            f"{out}: holds an evaluation with other settings ({'; '.join(differing)}); give another"
-            " --out"
-        )
