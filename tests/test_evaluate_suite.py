@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from data_pipelines.synthetic.corpus import write_wavs
 from tests.test_results import RUN, make_evaluation, make_fold
 from tools import evaluate_suite
 from tools.evaluation import rows
+from voc2vec_jax.evaluation.linear import LOGISTIC_REGRESSION
 from voc2vec_jax.evaluation.report import write_report
 from voc2vec_jax.evaluation.results import save_fold
 from voc2vec_jax.files import array_sha256
@@ -96,6 +98,10 @@ def test_a_row_of_other_vectors_is_refused_by_name_and_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    for picture in ("plot_confusion", "plot_recalls"):
+        monkeypatch.setattr(evaluate_suite, picture, lambda *_: None)
+    quick = replace(LOGISTIC_REGRESSION, strengths=(1.0,))
+    monkeypatch.setitem(rows.CLASSIFIERS, "lr", quick)
     ids = [line.split(",")[0] for line in table.read_text().splitlines()[1:]]
     vectors = np.random.default_rng(0).normal(size=(len(ids), 4)).astype(np.float32)
     out, first, moved = tmp_path / "out", tmp_path / "x.npz", tmp_path / "elsewhere" / "y.npz"
