@@ -1,7 +1,5 @@
 """One model or baseline on one corpus: every fold of every seed, resumable, written as it comes."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 from voc2vec_jax.config.recipe import Protocol
 from voc2vec_jax.evaluation.division import Division, divide
 from voc2vec_jax.evaluation.folds import Fold
-from voc2vec_jax.evaluation.identity import Identity, claim
+from voc2vec_jax.evaluation.identity import Identity, claim, labelling_sha256
 from voc2vec_jax.evaluation.report import write_report
 from voc2vec_jax.evaluation.results import Evaluation, FoldResult, finished_or_run
 from voc2vec_jax.evaluation.versions import mixed
@@ -120,17 +118,11 @@ def identity_of(
         content={
             **content,
             "corpus_fingerprint": corpus.fingerprint,
-            "labelling_sha256": _labelling(corpus),
+            "labelling_sha256": labelling_sha256(corpus.class_names, corpus.labels, corpus.groups),
         },
         settings={"protocol": protocol, "folds": folds, **settings},
         names={"model": model, "dataset": corpus.name},
     )
-
-
-def _labelling(corpus: LabelledCorpus) -> str:
-    """Changes with labels and groups, which the fingerprint of the samples does not know of."""
-    content = [list(corpus.class_names), np.asarray(corpus.labels).tolist(), list(corpus.groups)]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _evaluation(

@@ -8,14 +8,17 @@ A file of figures that a tool writes carries an `identity` in the same sense.
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from voc2vec_jax.errors import ConfigError, ResultsError
 from voc2vec_jax.evaluation.versions import versions
 from voc2vec_jax.files import differences, write_json
+from voc2vec_jax.scores import Ints
 
 FORMAT_VERSION = 2
 SETTINGS = "settings.json"
@@ -81,6 +84,12 @@ def _places(name: str, there: Mapping[str, str], now: Mapping[str, str]) -> str:
     if there[name] == now[name]:
         return f" (both from {now[name]})"
     return f" (from {there[name]} there, {now[name]} now)"
+
+
+def labelling_sha256(class_names: Sequence[str], labels: Ints, groups: Sequence[str]) -> str:
+    """Changes with labels and groups, which the fingerprint of the samples does not know of."""
+    content = [list(class_names), np.asarray(labels).tolist(), list(groups)]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def claim(out: Path, identity: Identity) -> None:
