@@ -1,5 +1,6 @@
 """Baselines in the folds of both protocols: what they choose, what they cannot know, resuming."""
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,12 @@ from voc2vec_jax.errors import ConfigError, UnlabelledError
 from voc2vec_jax.evaluation.baselines import (
     BASELINES,
     baseline,
-    embeddings_row,
+    embeddings,
     linear_row,
     majority_row,
     settings_of,
 )
+from voc2vec_jax.evaluation.clip_vectors import mfcc_statistics
 from voc2vec_jax.evaluation.cross_validation import LabelledCorpus, cross_validate
 from voc2vec_jax.evaluation.division import divide
 from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST, Fold
@@ -29,6 +31,8 @@ from voc2vec_jax.evaluation.linear import (
 )
 from voc2vec_jax.evaluation.report import report, summarise
 from voc2vec_jax.evaluation.results import FoldResult, fold_path, load_fold
+from voc2vec_jax.evaluation.versions import versions
+from voc2vec_jax.files import array_sha256
 
 CLASSES = ("cough", "laugh", "sigh")
 
@@ -73,15 +77,19 @@ def test_the_majority_is_that_of_the_training_part() -> None:
 @pytest.mark.parametrize("protocol", ["grouped", "paper"])
 def test_tones_are_told_apart(name: str, protocol: str, tmp_path: Path) -> None:
     corpus = make_corpus()
+    contender = baseline(name, corpus, tmp_path)
     evaluation = cross_validate(
-        baseline(name, corpus, tmp_path),
+        contender.row,
         name,
         corpus,
         protocol,  # type: ignore[arg-type]
         tmp_path / "out",
         folds=5,
+        content=contender.content,
         settings=settings_of(name),
     )
+    vectors = mfcc_statistics(corpus.waveforms())
+    assert evaluation.identity["vectors_sha256"] == array_sha256(vectors)
     summary = summarise(evaluation)
     assert summary.pooled.uar > 0.95
     assert evaluation.complete
@@ -140,7 +148,9 @@ def test_noise_is_at_chance_and_leaking_groups_show_in_the_gap(tmp_path: Path) -
     row = linear_row(corpus, features, LOGISTIC_REGRESSION)
     pooled = {
         protocol: summarise(
-            cross_validate(row, "speaker", corpus, protocol, tmp_path / protocol, settings={})
+            cross_validate(
+                row, "speaker", corpus, protocol, tmp_path / protocol, content={}, settings={}
+            )
         ).pooled.uar
         for protocol in ("grouped", "paper")
     }
@@ -214,7 +224,15 @@ def test_a_missing_fold_is_run_alone_and_the_rest_is_kept(tmp_path: Path) -> Non
 
     def run() -> None:
         cross_validate(
-            row, "m", corpus, "grouped", tmp_path, folds=3, seeds=(0, 7), settings={"a": 1}
+            row,
+            "m",
+            corpus,
+            "grouped",
+            tmp_path,
+            folds=3,
+            seeds=(0, 7),
+            content={},
+            settings={"a": 1},
         )
 
     with pytest.raises(KeyboardInterrupt):
@@ -226,19 +244,36 @@ def test_a_missing_fold_is_run_alone_and_the_rest_is_kept(tmp_path: Path) -> Non
     content = json.loads((tmp_path / "results.json").read_text())
     assert (content["folds_run"], content["folds_asked"], content["seeds"]) == (6, 6, [0, 7])
     assert sum(entry["tested"] for entry in content["per_class"]) == 180
-    assert load_fold(fold_path(tmp_path, 7, 2)).seed == 7
+    run_sha256 = content["identity"]["run_sha256"]
+    assert load_fold(fold_path(tmp_path, 7, 2), run_sha256).seed == 7
 
 
-def test_other_labels_or_settings_need_another_folder(tmp_path: Path) -> None:
+def test_other_content_or_settings_need_another_folder(tmp_path: Path) -> None:
     corpus = make_corpus()
+    ours, theirs = "0a" * 32, "1b" * 32
 
-    def run(corpus: LabelledCorpus, **settings: int) -> None:
+    def run(corpus: LabelledCorpus, model: str = "m", sha256: str = ours, **settings: int) -> None:
         cross_validate(
-            majority_row(corpus), "m", corpus, "grouped", tmp_path, folds=3, settings=settings
-        )
+            majority_row(corpus), model, corpus, "grouped", tmp_path, folds=3,
+            content={"model_sha256": sha256}, settings=settings,
+        )  # fmt: skip
 
     run(corpus)
-    with pytest.raises(ConfigError, match="labelling"):
+    kept = fold_path(tmp_path, 0, 1)
+    before = kept.stat().st_mtime_ns
+    run(dataclasses.replace(corpus, name="renamed"), model="moved")
+    assert kept.stat().st_mtime_ns == before
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert (content["model"], content["dataset"]) == ("moved", "renamed")
+    assert content["identity"]["model_sha256"] == ours
+    assert content["identity"]["corpus_fingerprint"] == "0123456789abcdef"
+    kept.unlink()  # a fold of the other model must not be put beside those that are there
+    with pytest.raises(ConfigError, match="the model's parameters or configuration: 0a0a0a"):
+        run(corpus, sha256=theirs)
+    assert not kept.exists()
+    with pytest.raises(ConfigError, match="the clips of the corpus: '0123456789abcdef' there"):
+        run(make_corpus(fingerprint="other"))
+    with pytest.raises(ConfigError, match="classes, labels or groups"):
         run(make_corpus(labels=corpus.labels[::-1].copy()))
     with pytest.raises(ConfigError, match="epochs: None there, 3 asked for"):
         run(corpus, epochs=3)
@@ -248,6 +283,23 @@ def test_other_labels_or_settings_need_another_folder(tmp_path: Path) -> None:
         run(make_corpus(labels=labels))
 
 
+def test_folds_of_several_versions_are_said(tmp_path: Path) -> None:
+    corpus = make_corpus()
+
+    def run() -> tuple[str, ...]:
+        return cross_validate(
+            majority_row(corpus), "m", corpus, "grouped", tmp_path, folds=3, content={}, settings={}
+        ).warnings
+
+    assert run() == ()
+    path = fold_path(tmp_path, 0, 1)
+    fold = json.loads(path.read_text())
+    path.write_text(json.dumps({**fold, "versions": {**fold["versions"], "jax": "0.1"}}))
+    now = versions()["jax"]
+    (warning,) = run()
+    assert warning == f"folds were made by different versions of jax: 2 with {now}, 1 with 0.1"
+
+
 def test_a_report_says_what_was_left_out_and_what_is_wrong(tmp_path: Path) -> None:
     corpus = make_corpus(
         labels=np.array([2] + [0, 1] * 44 + [0]),
@@ -255,7 +307,14 @@ def test_a_report_says_what_was_left_out_and_what_is_wrong(tmp_path: Path) -> No
         excluded=({"file": "x.wav", "reason": "empty"},),
     )
     evaluation = cross_validate(
-        majority_row(corpus), "majority", corpus, "grouped", tmp_path, folds=3, settings={}
+        majority_row(corpus),
+        "majority",
+        corpus,
+        "grouped",
+        tmp_path,
+        folds=3,
+        content={},
+        settings={},
     )
     content = report(evaluation)
     assert content["excluded_clips"] == 1
@@ -275,8 +334,12 @@ def test_embeddings_from_a_file_are_a_row(tmp_path: Path) -> None:
     path = tmp_path / "vectors.npz"
     vectors = np.eye(3)[corpus.labels][::-1]
     np.savez(path, ids=np.array(corpus.ids[::-1]), embeddings=vectors)
-    row = embeddings_row(corpus, path, LINEAR_SVM)
-    evaluation = cross_validate(row, "e", corpus, "grouped", tmp_path / "out", settings={})
+    row = embeddings(corpus, path, LINEAR_SVM)
+    evaluation = cross_validate(
+        row.row, "e", corpus, "grouped", tmp_path / "out", content=row.content, settings={}
+    )
+    # In the order of the corpus, whatever that of the file.
+    assert evaluation.identity["vectors_sha256"] == array_sha256(vectors[::-1].astype(np.float32))
     assert summarise(evaluation).pooled.uar == 1
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from pyarrow import parquet
 
 from voc2vec_jax.errors import ConfigError, FeaturesError
 from voc2vec_jax.evaluation import clip_vectors
-from voc2vec_jax.evaluation.clip_vectors import cached, mfcc_statistics, read_embeddings
+from voc2vec_jax.evaluation.clip_vectors import EXTRACTORS, cached, mfcc_statistics, read_embeddings
 
 IDS = ["a.wav", "b/ö.wav", "c.wav"]
 VECTORS = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -23,7 +24,9 @@ def noise(*seconds: float) -> list[np.ndarray]:
     return [rng.normal(0, 0.1, int(16_000 * s)).astype(np.float32) for s in seconds]
 
 
-def test_vectors_are_computed_once_for_a_corpus(tmp_path: Path) -> None:
+def test_vectors_are_computed_once_for_a_corpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clips, asked = noise(0.3, 0.5), []
 
     def waveforms() -> list[np.ndarray]:
@@ -37,8 +40,15 @@ def test_vectors_are_computed_once_for_a_corpus(tmp_path: Path) -> None:
     assert len(asked) == 1
     cached("mfcc", waveforms, "another print", tmp_path)
     assert len(asked) == 2
-    (path,) = (tmp_path / "features").glob("print-mfcc-*")
-    path.write_bytes(path.read_bytes()[:-8])
+    # Nor are those of other parameters taken, such as an older version of this package had.
+    monkeypatch.setitem(clip_vectors.MFCC, "n_mels", 20)
+    extractor = replace(EXTRACTORS["mfcc"], parameters=dict(clip_vectors.MFCC))
+    monkeypatch.setitem(EXTRACTORS, "mfcc", extractor)
+    other = cached("mfcc", waveforms, "print", tmp_path)
+    np.testing.assert_array_equal(other, mfcc_statistics(clips))
+    assert not np.array_equal(other, first)
+    for path in (tmp_path / "features").glob("mfcc-librosa*"):
+        path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(FeaturesError, match="is damaged"):
         cached("mfcc", waveforms, "print", tmp_path)
 
@@ -125,4 +135,4 @@ def test_files_of_another_form_are_refused(tmp_path: Path) -> None:
 
 
 def test_every_extractor_names_an_installed_or_optional_package() -> None:
-    assert {package for _, package in clip_vectors.EXTRACTORS.values()} == {"librosa", "opensmile"}
+    assert {one.package for one in EXTRACTORS.values()} == {"librosa", "opensmile"}

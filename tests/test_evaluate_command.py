@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,12 +19,14 @@ import transformers
 from tests.labelled_corpus import CLASSES, MODEL, waveforms
 from tests.small_run import QUICK_TO_COMPILE
 from tests.test_fine_tuning import encoder_of
+from voc2vec_jax.checkpoints.loading import from_pretrained
 from voc2vec_jax.checkpoints.saving import save_pretrained
 from voc2vec_jax.cli import predict
 from voc2vec_jax.cli.evaluate import main, parse
 from voc2vec_jax.errors import BAD_DATA, DONE, WRONG_USAGE, ConfigError
 from voc2vec_jax.evaluation.recipe import RECIPES
 from voc2vec_jax.features.class_scores import windows_of
+from voc2vec_jax.models import Wav2Vec2Model
 
 pytestmark = pytest.mark.unoptimised
 
@@ -186,6 +189,37 @@ def test_the_export_classifies_in_transformers_and_in_the_predict_command(
         np.testing.assert_allclose(found, scores, atol=1e-4)
 
 
+def test_other_weights_at_the_same_path_are_refused_and_a_moved_model_is_not(
+    finished: Path, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, model = tmp_path / "out", tmp_path / "moved"
+    shutil.copytree(finished, out, ignore=shutil.ignore_patterns("runs", "export"))
+    shutil.copytree(place / "encoder", model)
+    folds = {path.name: path.stat().st_mtime_ns for path in (out / "folds").iterdir()}
+    moved = [*command(place, out), "--model", str(model)]
+    assert main(moved) == DONE
+    assert {path.name: path.stat().st_mtime_ns for path in (out / "folds").iterdir()} == folds
+    report = json.loads((out / "results.json").read_text())
+    assert report["model"] == str(model)
+    before = from_pretrained(model, architecture=Wav2Vec2Model).sha256
+    assert report["identity"]["model_sha256"] == before
+
+    changed = encoder_of(MODEL)
+    changed.params["encoder.layer_norm.bias"] = changed.params["encoder.layer_norm.bias"] + 1
+    save_pretrained(changed, model)
+    after = from_pretrained(model, architecture=Wav2Vec2Model).sha256
+    (out / "folds" / "seed0-fold01.json").unlink()
+    capsys.readouterr()
+    assert main(moved) == WRONG_USAGE
+    (said,) = capsys.readouterr().err.splitlines()[-1:]
+    assert said == (
+        f"error: {out}: holds another evaluation (the model's parameters or configuration:"
+        f" {before[:12]}… there, {after[:12]}… asked for (from {place / 'encoder'} there, {model}"
+        " now)); give another --out"
+    )
+    assert not (out / "folds" / "seed0-fold01.json").exists()
+
+
 def test_bad_files_stop_a_prediction_or_are_listed(
     finished: Path, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -293,7 +327,7 @@ def test_the_paper_protocol_says_what_it_selects_on(
     preprocessor = json.loads((out / "export" / "preprocessor_config.json").read_text())
     assert preprocessor["return_attention_mask"] is False
     assert main(command(place, out, "--protocol", "grouped", "--freeze-encoder")) == WRONG_USAGE
-    assert "holds an evaluation with other settings" in capsys.readouterr().err
+    assert "protocol: 'paper' there, 'grouped' asked for" in capsys.readouterr().err
 
 
 def test_the_protocol_decides_the_defaults() -> None:

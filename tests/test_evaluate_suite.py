@@ -3,14 +3,20 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_pipelines.synthetic.corpus import write_wavs
+from tests.test_results import RUN, make_evaluation, make_fold
 from tools import evaluate_suite
 from tools.evaluation import rows
+from voc2vec_jax.evaluation.linear import LOGISTIC_REGRESSION
+from voc2vec_jax.evaluation.report import write_report
+from voc2vec_jax.evaluation.results import save_fold
+from voc2vec_jax.files import array_sha256
 
 pytestmark = pytest.mark.unoptimised
 
@@ -85,6 +91,88 @@ def test_one_command_makes_every_table_and_goes_on_where_it_was(
     assert again["scores"] == first["scores"]
 
 
+def test_a_row_of_other_vectors_is_refused_by_name_and_the_others_go_on(
+    table: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for picture in ("plot_confusion", "plot_recalls"):
+        monkeypatch.setattr(evaluate_suite, picture, lambda *_: None)
+    quick = replace(LOGISTIC_REGRESSION, strengths=(1.0,))
+    monkeypatch.setitem(rows.CLASSIFIERS, "lr", quick)
+    ids = [line.split(",")[0] for line in table.read_text().splitlines()[1:]]
+    vectors = np.random.default_rng(0).normal(size=(len(ids), 4)).astype(np.float32)
+    out, first, moved = tmp_path / "out", tmp_path / "x.npz", tmp_path / "elsewhere" / "y.npz"
+    moved.parent.mkdir()
+
+    def suite(file: Path, baseline: str = "majority") -> int:
+        return run(
+            monkeypatch, table, "--out", out, "--data-dir", cache, "--folds", 3,
+            "--protocols", "grouped", "--baselines", baseline, "--embeddings", f"x={file}",
+        )  # fmt: skip
+
+    np.savez(first, ids=np.array(ids), embeddings=vectors)
+    assert suite(first) == 0
+    results = out / "grouped" / "clips" / "x" / "results.json"
+    content = json.loads(results.read_text())
+    assert content["identity"]["vectors_sha256"] == array_sha256(vectors)
+    # The same vectors, whatever they are called and in whatever order: nothing is run again.
+    fold = results.parent / "folds" / "seed0-fold00.json"
+    kept = fold.stat().st_mtime_ns
+    np.savez(moved, ids=np.array(ids[::-1]), embeddings=vectors[::-1])
+    assert suite(moved) == 0
+    assert fold.stat().st_mtime_ns == kept
+    # Others in the file of the same name, and a fold that is missing.
+    fold.unlink()
+    np.savez(first, ids=np.array(ids), embeddings=2 * vectors)
+    capsys.readouterr()
+    assert suite(first) == 1
+    said = capsys.readouterr()
+    assert (
+        f"error: x is not in the tables: {results.parent}: holds another evaluation (" in said.err
+    )
+    there, now = (array_sha256(v)[:12] for v in (vectors, 2 * vectors))
+    assert f"the vectors of the clips: {there}… there, {now}… asked for" in said.err
+    assert "| majority |" in said.out
+    assert "| x |" not in said.out
+    assert [e["model"] for e in json.loads((out / "suite.json").read_text())["evaluations"]] == [
+        "majority"
+    ]
+    assert not fold.exists()
+
+
+def test_what_lies_there_is_not_shown_as_that_of_a_command_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only a command that got as far as to write the results anew says that they are its own."""
+    evaluation = make_evaluation([make_fold(n) for n in range(2)], identity={"run_sha256": RUN})
+    for result in evaluation.results:
+        save_fold(tmp_path, result, RUN)
+    write_report(tmp_path, evaluation)
+    runs = rows.ModelRuns(3, (0,), tmp_path, False, "")
+
+    def ends(code: int, writes: bool = False) -> None:
+        def process(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+            if writes:
+                write_report(tmp_path, evaluation)
+            return subprocess.CompletedProcess(command, code)
+
+        monkeypatch.setattr(rows.subprocess, "run", process)
+
+    for code in (2, 3, 1, -9):
+        ends(code)
+        assert runs.run("model", "clips.csv", "grouped", tmp_path) is None
+        assert f"{tmp_path}: is not in the tables" in capsys.readouterr().err
+    for code, writes in ((1, True), (0, False)):
+        ends(code, writes)
+        found = runs.run("model", "clips.csv", "grouped", tmp_path)
+        assert found is not None
+        assert found.folds_run == 2
+    assert capsys.readouterr().err.count("not in the tables") == 0
+
+
 def test_a_corrupt_clip_stops_the_run_or_is_counted(
     table: Path,
     tmp_path: Path,
@@ -140,7 +228,7 @@ def row(number, fold, seed):
     return inner(number, fold, seed)
 
 cross_validate(row, args.model, corpus, args.protocol, args.out, folds=args.folds,
-               seeds=args.seeds, settings={"epochs": args.epochs})
+               seeds=args.seeds, content={}, settings={"epochs": args.epochs})
 """
 
 
@@ -184,6 +272,7 @@ def test_models_run_in_processes_of_their_own_and_a_dying_one_leaves_its_folds(
         (["--embeddings", "vectors.npz"], 2, "--embeddings vectors.npz: give NAME=VALUE"),
         (["--embeddings", "x=no.npz"], 3, "no.npz: cannot be read"),
         (["--models", "runs/mine"], 2, "--models runs/mine: give NAME=VALUE"),
+        (["--models", "majority=runs/mine"], 2, "majority=…: another row has that name"),
         (["--folds", "7"], 2, "folds=7: must be at least 2 and at most 6, the number of groups"),
     ],
 )
@@ -236,3 +325,11 @@ def test_folds_are_refused_before_features_are_computed(
 ) -> None:
     monkeypatch.setattr(evaluate_suite, "host_rows", lambda *_: pytest.fail("computes features"))
     assert run(monkeypatch, table, "--out", tmp_path, "--data-dir", cache, "--folds", 7) == 2
+
+
+def test_two_datasets_of_one_name_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "a/clips.csv", "b/clips.csv", "--out", tmp_path) == 2
+    said = capsys.readouterr().err
+    assert "a/clips.csv and b/clips.csv: are both called 'clips'" in said

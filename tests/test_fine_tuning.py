@@ -82,7 +82,7 @@ def test_folds_share_programs_and_the_export_gives_their_scores(
     made = row(store, tmp_path, export="best")
     programs = []
     evaluation = cross_validate(
-        made, "m", labelled(store), "grouped", tmp_path, folds=3, settings={},
+        made, "m", labelled(store), "grouped", tmp_path, folds=3, content={}, settings={},
         finished=lambda result: programs.append(result.facts["compiled_programs"]),
     )  # fmt: skip
     assert evaluation.complete
@@ -238,7 +238,7 @@ def test_a_head_that_transformers_lacks_is_not_exported(store: FlatStore, tmp_pa
 
 
 def test_what_was_not_kept_cannot_be_exported(store: FlatStore, tmp_path: Path) -> None:
-    save_fold(tmp_path, row(store, tmp_path, freeze_encoder=True, epochs=1)(0, FOLD, 0))
+    save_fold(tmp_path, row(store, tmp_path, freeze_encoder=True, epochs=1)(0, FOLD, 0), "")
     with pytest.raises(ConfigError, match="folds that were finished without it"):
         row(store, tmp_path, export="best")
 

@@ -23,6 +23,7 @@ from data_pipelines.frame_labels.building import building, finish
 from data_pipelines.frame_labels.label_store import Grid, LabelStore, Manifest
 from data_pipelines.stores.building import build_store
 from data_pipelines.stores.flat_store import Clip, FlatStore
+from tests.test_labels import as_version_1
 from voc2vec_jax.audio.frame_grid import CONV_KERNELS, CONV_STRIDES, frames_from_samples
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.errors import ConfigError, DataError
@@ -251,9 +252,11 @@ def test_the_number_of_clusters_is_checked(corpus: FlatStore, tmp_path: Path) ->
 def test_another_corpus_is_refused(corpus: FlatStore, tmp_path: Path) -> None:
     random = np.random.default_rng(3)
 
+    sounds = {int(n): corpus.read(clip, 0, int(n)) for clip, n in enumerate(corpus.lengths[:2])}
+
     def other(name: str, ids: list[str], lengths: list[int]) -> FlatStore:
         clips = (
-            (Clip(id_, "x"), random.integers(-9, 9, n).astype(np.int16))
+            (Clip(id_, "x"), sounds[n] if n in sounds else random.integers(-9, 9, n, np.int16))
             for id_, n in zip(ids, lengths, strict=True)
         )
         return build_store(tmp_path / name, clips, dataset=name)
@@ -270,6 +273,30 @@ def test_another_corpus_is_refused(corpus: FlatStore, tmp_path: Path) -> None:
     changed = other("changed", ["0.wav", "1.wav"], [400, 600])
     with pytest.raises(DataError, match=r"1 clips of changed have other .* 600 samples, 559 then"):
         open_targets(str(store.directory), changed, all_clips(changed))
+
+
+def test_labels_of_another_sound_under_the_same_name_are_refused(
+    corpus: FlatStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A take that was recorded again: as long as the first, and of the same name."""
+    random = np.random.default_rng(9)
+    clips = []
+    for clip, length in enumerate(corpus.lengths.tolist()):
+        samples = corpus.read(clip, 0, length)
+        again = random.integers(-900, 900, length).astype(np.int16)
+        clips.append((Clip(corpus.ids[clip], "noise"), again if clip in (2, 7) else samples))
+    changed = build_store(tmp_path / "changed", clips, dataset="changed")
+    store = label_store(tmp_path / "labels", corpus, MFCC)
+    place = str(store.directory)
+    with pytest.raises(DataError, match=r"2 clips of changed are other sounds .*'2.wav', '7.wav'"):
+        open_targets(place, changed, all_clips(changed))
+    heard = all_clips(changed)
+    heard[[2, 7]] = False
+    open_targets(place, changed, heard)  # what is never heard needs no labels
+    assert "older version" not in caplog.text
+    as_version_1(store.directory)
+    open_targets(place, changed, all_clips(changed))
+    assert caplog.text.count("only names and lengths of clips were compared") == 1
 
 
 def test_labels_that_disagree_with_the_length_are_refused(

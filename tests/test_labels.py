@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from data_pipelines.frame_labels.building import building, finish
-from data_pipelines.frame_labels.label_store import Grid, LabelStore, Manifest, array_sha256
+from data_pipelines.frame_labels.label_store import Grid, LabelStore, Manifest
 from data_pipelines.stores.building import build_store
 from data_pipelines.stores.flat_store import Clip, FlatStore
 from voc2vec_jax.errors import ConfigError, DataError
+from voc2vec_jax.files import array_sha256
 
 MFCC_GRID = Grid(400, 160)
 SETTINGS = {"features": "mfcc", "seed": 0}
@@ -140,8 +141,39 @@ def test_the_same_labels_are_not_made_again(corpus: FlatStore, tmp_path: Path) -
         pass
     other = make_corpus(tmp_path / "other", seed=1)
     with (
-        pytest.raises(ConfigError, match=r"corpus: .* there, .* asked for"),
+        pytest.raises(
+            ConfigError, match=r"the clips of the corpus: [0-9a-f]{12}… there, [0-9a-f]{12}… asked"
+        ),
         building(tmp_path / "labels", other, SETTINGS),
+    ):
+        pass
+
+
+def as_version_1(directory: Path) -> None:
+    """As an older version left a store."""
+    index = json.loads((directory / "index.json").read_text())
+    del index["clip_sha256"]
+    (directory / "index.json").write_text(json.dumps(index))
+    made = json.loads((directory / "manifest.json").read_text())
+    (directory / "manifest.json").write_text(json.dumps({**made, "format_version": 1}))
+
+
+def test_a_store_of_an_older_version_is_read_where_its_hash_does_not_matter(
+    corpus: FlatStore, tmp_path: Path
+) -> None:
+    made = make(tmp_path / "labels", corpus)
+    assert made.clip_sha256 == [corpus.clip_sha256[clip] for clip in order(corpus)]
+    as_version_1(tmp_path / "labels")
+    store = LabelStore.open(tmp_path / "labels")
+    assert (store.clip_sha256, store.fingerprint) == ([], made.fingerprint)
+    with building(tmp_path / "labels", corpus, SETTINGS) as build:
+        assert build is None
+    settings = {**SETTINGS, "model_sha256": "a1" * 32}
+    make(tmp_path / "layer", corpus, settings=settings, model="m", model_sha256="a1" * 32)
+    as_version_1(tmp_path / "layer")
+    with (
+        pytest.raises(ConfigError, match=r"older version .* knew the model \(m\) by another hash"),
+        building(tmp_path / "layer", corpus, settings),
     ):
         pass
 
@@ -166,7 +198,7 @@ def test_damage_is_named(corpus: FlatStore, tmp_path: Path) -> None:
         LabelStore.open(directory)
     content = json.loads((directory / "manifest.json").read_text())
     (directory / "manifest.json").write_text(json.dumps({**content, "format_version": 99}))
-    with pytest.raises(DataError, match="format version 99, this code reads 1"):
+    with pytest.raises(DataError, match="format version 99, this code reads up to 2"):
         LabelStore.open(directory)
     del content["grid"]
     (directory / "manifest.json").write_text(json.dumps(content))

@@ -14,9 +14,11 @@ from data_pipelines.frame_labels.label_store import LabelStore
 from data_pipelines.stores.flat_store import FlatStore, from_int16
 from tests.conftest import FEW, TINY
 from tests.small_models import random_params
+from tests.test_labels import as_version_1
 from tools import make_labels
 from voc2vec_jax.audio.frame_grid import frames_from_samples
 from voc2vec_jax.audio.mfcc import mfcc
+from voc2vec_jax.checkpoints.loading import load_encoder
 from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.checkpoints.saving import save_pretrained
 from voc2vec_jax.config import ModelConfig
@@ -142,12 +144,13 @@ def hubert(folder: Path, seed: int = 0) -> PretrainedModel:
 def test_labels_of_a_layer(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = hubert(tmp_path / "model")
-    options = ("--features", "layer:1", "--clusters", "5", "--model", str(tmp_path / "model"))
+    model_at = tmp_path / "model"
+    model = hubert(model_at)
+    options = ("--features", "layer:1", "--clusters", "5", "--model", str(model_at))
     assert run(folder, tmp_path / "labels", *options, "--sample-share", "1") == 0
     store, corpus = LabelStore.open(tmp_path / "labels"), corpus_of(folder)
     assert store.manifest.grid.rate_hz == 50
-    assert store.manifest.model_sha256 is not None
+    assert store.manifest.model_sha256 == load_encoder(model_at, padding="masked").sha256
     quality, fit = store.manifest.quality, store.manifest.fit
     assert quality["inertia_per_frame"] == pytest.approx(fit["inertia_per_frame"], rel=1e-4)
     waveforms = [waveform(corpus, clip) for clip in range(len(corpus.ids))]
@@ -165,6 +168,22 @@ def test_labels_of_a_layer(
     assert run(folder, tmp_path / "none", *use, table="others") == 2
     assert "is not the model that" in capsys.readouterr().err
     assert run(folder, tmp_path / "others", *use[:2], table="others") == 0
+    # The same command after other weights were put there, and after the model has moved.
+    there = store.manifest.model_sha256
+    (tmp_path / "model").rename(tmp_path / "moved")
+    (tmp_path / "other").rename(tmp_path / "model")
+    whole = (*options, "--sample-share", "1")
+    assert run(folder, tmp_path / "labels", *whole) == 2
+    now = load_encoder(tmp_path / "model", padding="masked").sha256
+    assert (
+        f"the model's parameters or configuration: {there[:12]}… there, {now[:12]}… asked for"
+        in capsys.readouterr().err
+    )
+    moved = [str(tmp_path / "moved") if o == str(tmp_path / "model") else o for o in whole]
+    assert run(folder, tmp_path / "labels", *moved) == 0
+    as_version_1(tmp_path / "labels")
+    assert run(folder, tmp_path / "none", *use[:2], table="others") == 2
+    assert "nothing says whether" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -264,6 +283,13 @@ def test_to_fairseq_and_back(
     first, again = LabelStore.open(tmp_path / "labels"), LabelStore.open(tmp_path / "back")
     assert again.fingerprint == first.fingerprint
     assert again.manifest.features == "fairseq"
+    same = ("--assign-with", str(tmp_path / "labels"), "--to-fairseq", str(tmp_path / "files"))
+    before = (tmp_path / "files" / "train.km").read_bytes()
+    assert run(folder, tmp_path / "again", *same) == 0
+    assert run(folder, tmp_path / "others", *same, table="others") == 2
+    assert "train.tsv: is there already, with other labels or clips" in capsys.readouterr().err
+    assert (tmp_path / "files" / "train.km").read_bytes() == before
+    assert len(list((tmp_path / "files").iterdir())) == 3
     assert run(folder, tmp_path / "none", "--assign-with", str(tmp_path / "back")) == 3
     assert "cannot be given to other clips" in capsys.readouterr().err
     assert json.loads((tmp_path / "back" / "manifest.json").read_text())["clusters"] == 6

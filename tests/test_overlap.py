@@ -147,6 +147,15 @@ def test_the_command_writes_a_list_that_the_builders_take(
     assert table[0] == "a,b,kind,offset_seconds,error_rate"
     assert table[1].startswith("S01_pain_low_1,1.wav,near,0.0,")
 
+    other = tmp_path / "other set"
+    write(other / "0.wav", waveforms[6])
+    before = exclude.read_bytes()
+    assert main(["vivae", str(other), *where, *out]) == WRONG_USAGE
+    assert "report.json: holds figures of another run (the clips of B: " in capsys.readouterr().err
+    assert exclude.read_bytes() == before
+    (tmp_path / "test set").rename(tmp_path / "moved")
+    assert main(["vivae", str(tmp_path / "moved"), *where, *out]) == DONE
+
     with pytest.raises(DataError, match="is prepared already; give --overwrite"):
         prepare_dataset("vivae", manual, data_dir, exclude=exclude)
     exclude.write_text("S01_pain_low_1\nvivae/S03_pain_low_1\n")  # as from a mixture

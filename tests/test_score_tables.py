@@ -1,11 +1,12 @@
 """Tables say what they average over, and come out whole in Markdown and LaTeX."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.test_results import CLASSES, make_evaluation, make_fold
+from tests.test_results import CLASSES, RUN, make_evaluation, make_fold
 from voc2vec_jax.errors import ResultsError
 from voc2vec_jax.evaluation import published
 from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST
@@ -107,15 +108,19 @@ def test_published_rows_are_those_of_the_readme() -> None:
 
 
 def test_an_evaluation_is_read_back(tmp_path: Path) -> None:
-    evaluation = BOARD["a", "cries"].evaluation
+    evaluation = replace(BOARD["a", "cries"].evaluation, identity={"run_sha256": RUN})
     for result in evaluation.results:
-        save_fold(tmp_path, result)
+        save_fold(tmp_path, result, RUN)
     write_report(tmp_path, evaluation)
     found = load_evaluation(tmp_path)
     assert (found.model, found.dataset, found.protocol) == ("a", "cries", "grouped")
     assert (found.folds_asked, found.seeds, found.complete) == (3, (0,), True)
     assert found.excluded == ({"file": "x", "reason": "empty"},)
     assert summarise(found).pooled == BOARD["a", "cries"].summary.pooled
+    assert found.identity == {"run_sha256": RUN}
+    save_fold(tmp_path, evaluation.results[1], "b2" * 32)
+    with pytest.raises(ResultsError, match=r"seed0-fold01\.json: is a fold of another run"):
+        load_evaluation(tmp_path)
     fold_path(tmp_path, 0, 1).unlink()
     with pytest.raises(ResultsError, match=r"seed0-fold01\.json: is damaged"):
         load_evaluation(tmp_path)

@@ -13,7 +13,7 @@ from tests.conftest import ARCHITECTURES, FEW, TINY
 from tests.reference import clips, hf_model
 from tests.test_fairseq import save_fairseq
 from tools import convert_weights, verify_parity
-from voc2vec_jax.checkpoints.loading import from_pretrained
+from voc2vec_jax.checkpoints.loading import from_pretrained, load_encoder
 from voc2vec_jax.config import ModelConfig
 from voc2vec_jax.models import Wav2Vec2Model
 from voc2vec_jax.models.architectures import CLASSIFIERS
@@ -35,6 +35,8 @@ def test_there_and_back_through_orbax(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "0 new, 0 dropped" in capsys.readouterr().out
     assert from_pretrained(tmp_path / "orbax").preprocessor.return_attention_mask
     assert convert(tmp_path / "orbax", tmp_path / "back", "hf") == 0
+    one, two, three = (load_encoder(tmp_path / kind).sha256 for kind in ("hf", "orbax", "back"))
+    assert one == two == three  # known by content, whatever file it lies in
     _, info = transformers.Wav2Vec2ForPreTraining.from_pretrained(
         tmp_path / "back", output_loading_info=True
     )

@@ -5,9 +5,10 @@
         --models voc2vec=hf:alkiskoudounas/voc2vec mine=runs/mine/export
 
 A dataset is the name of a prepared one, or a CSV with the columns path, label and group. Every fold
-is kept as soon as it is finished; the same command goes on where it was stopped. OUT gets
-tables.md, tables.tex, suite.json, pictures, and a folder PROTOCOL/DATASET/ROW with `results.json`,
-the folds and the confusion matrix of each row.
+is kept as soon as it is finished; the same command goes on where it was stopped. A row whose folder
+holds another model, vectors, clips or settings is refused and left out of the tables; the others go
+on. OUT gets tables.md, tables.tex, suite.json, pictures, and a folder PROTOCOL/DATASET/ROW with
+`results.json`, the folds and the confusion matrix of each row.
 
 The openSMILE baselines (egemaps-*, compare-*) need the extra `baselines`, whose licence allows
 research and non-commercial use only.
@@ -17,6 +18,7 @@ import itertools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,9 +27,9 @@ import tyro
 from data_pipelines.corpora.sources import default_data_dir
 from tools.evaluation.rows import ModelRuns, host_rows, named
 from voc2vec_jax.cli.command import parsed, prepare_process, run
-from voc2vec_jax.cli.corpus import named_corpus, open_labelled
+from voc2vec_jax.cli.corpus import corpus_name, named_corpus, open_labelled
 from voc2vec_jax.config.recipe import Protocol
-from voc2vec_jax.errors import DONE, FAILED
+from voc2vec_jax.errors import DONE, FAILED, ConfigError, ResultsError
 from voc2vec_jax.evaluation import published
 from voc2vec_jax.evaluation.cross_validation import LabelledCorpus, cross_validate
 from voc2vec_jax.evaluation.csv_files import GivenFolds, read_folds
@@ -83,9 +85,19 @@ class Arguments:
 
 
 def run_suite(arguments: Arguments) -> bool:
-    """Runs what is not finished yet, and writes everything; False if a model failed."""
+    """Runs what is not finished yet, and writes everything; False if a row failed.
+
+    Raises:
+        ConfigError: Two datasets of one name, and what `open_labelled` and `host_rows` refuse.
+    """
     data_dir = (arguments.data_dir or default_data_dir()).expanduser()
     models = named("--models", arguments.models)
+    require_names_that_differ(arguments.datasets, data_dir)
+    others = {*arguments.baselines, *named("--embeddings", arguments.embeddings)}
+    if shared := sorted(others & models.keys()):
+        raise ConfigError(
+            f"--models {shared[0]}=…: another row has that name; give it one of its own"
+        )
     corpora = {
         name: open_labelled(named_corpus(name, data_dir), exclude_bad=arguments.exclude_bad)[1]
         for name in arguments.datasets
@@ -100,8 +112,9 @@ def run_suite(arguments: Arguments) -> bool:
                 divide(protocol, *about, folds=arguments.folds, seed=seed)
             else:
                 described(protocol, seed, own.of_seed(seed), *about)
+    complete = True
     for corpus in corpora.values():
-        run_here(arguments, corpus, given[corpus.name], data_dir, boards)
+        complete &= run_here(arguments, corpus, given[corpus.name], data_dir, boards)
     runs = ModelRuns(
         arguments.folds,
         arguments.seeds,
@@ -109,12 +122,12 @@ def run_suite(arguments: Arguments) -> bool:
         arguments.exclude_bad,
         arguments.model_flags,
     )
-    complete = True
     for dataset, corpus in corpora.items():
         for name, source in models.items():
             for protocol in arguments.protocols:
                 out = arguments.out / protocol / corpus.name / name
-                found = runs.run(source, dataset, given[corpus.name], protocol, out)
+                run = partial(runs.run, source, dataset, given[corpus.name], protocol, out)
+                found = _unless_refused(run, name)
                 complete &= found is not None and found.complete
                 if found is not None:
                     # The command names a model by where it lies.
@@ -129,6 +142,10 @@ def run_suite(arguments: Arguments) -> bool:
                 f"{dataset}, {protocol}",
                 arguments.out / protocol / dataset / "recalls.png",
             )
+    if any(boards.values()):
+        print((arguments.out / "tables.md").read_text(encoding="utf-8"))
+    else:
+        print("nothing was run")
     return complete
 
 
@@ -139,28 +156,55 @@ def _given_folds(arguments: Arguments, corpus: LabelledCorpus) -> GivenFolds | N
     return read_folds(path, corpus.ids, corpus.labels, corpus.groups, corpus.class_names)
 
 
+def require_names_that_differ(datasets: Sequence[str], data_dir: Path) -> None:
+    """Raises ConfigError where two datasets would share rows of the tables, and folders."""
+    given: dict[str, str] = {}
+    for dataset in dict.fromkeys(datasets):
+        name = corpus_name(named_corpus(dataset, data_dir))
+        if name in given:
+            raise ConfigError(
+                f"{given[name]} and {dataset}: are both called {name!r} in tables and folders;"
+                " rename one, or give them to two commands with an --out each"
+            )
+        given[name] = dataset
+
+
 def run_here(
     arguments: Arguments,
     corpus: LabelledCorpus,
     given: GivenFolds | None,
     data_dir: Path,
     boards: Boards,
-) -> None:
-    """Baselines and embeddings."""
+) -> bool:
+    """Baselines and embeddings; False if the folder of one holds another evaluation."""
     wanted = host_rows(arguments.baselines, arguments.embeddings, corpus, data_dir)
     # All before the first is run, because a file of vectors may be of no use.
-    rows = {name: row.make() for name, row in wanted.items()}
-    for name, row in rows.items():
+    contenders = {name: row.make() for name, row in wanted.items()}
+    complete = True
+    for name, contender in contenders.items():
         for protocol in arguments.protocols:
             out = arguments.out / protocol / corpus.name / name
             seeds = arguments.seeds[:1] if protocol == "paper" else arguments.seeds
-            evaluation = cross_validate(
-                row, name, corpus, protocol, out,
-                folds=arguments.folds, seeds=seeds, given=given,
+            evaluate = partial(
+                cross_validate, contender.row, name, corpus, protocol, out,
+                folds=arguments.folds, seeds=seeds, given=given, content=contender.content,
                 settings=wanted[name].settings, finished=_counter(out),
             )  # fmt: skip
-            boards[protocol][name, corpus.name] = _scored(evaluation, out)
-            write_tables(arguments.out, boards)
+            evaluation = _unless_refused(evaluate, name)
+            complete &= evaluation is not None
+            if evaluation is not None:
+                boards[protocol][name, corpus.name] = _scored(evaluation, out)
+                write_tables(arguments.out, boards)
+    return complete
+
+
+def _unless_refused(evaluate: Callable[[], Evaluation | None], row: str) -> Evaluation | None:
+    """None, and a line that says why, where the folder of a row is that of something else."""
+    try:
+        return evaluate()
+    except (ConfigError, ResultsError) as error:
+        print(f"error: {row} is not in the tables: {error}", file=sys.stderr, flush=True)
+        return None
 
 
 def _by_dataset(board: Scoreboard) -> dict[str, list[Scored]]:
@@ -251,10 +295,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         arguments = parsed(Arguments, argv, __doc__, "tools.evaluate_suite")
-        complete = run_suite(arguments)
-        tables = arguments.out / "tables.md"
-        print(tables.read_text(encoding="utf-8") if tables.exists() else "nothing was run")
-        return DONE if complete else FAILED
+        return DONE if run_suite(arguments) else FAILED
 
     return run(work)
 

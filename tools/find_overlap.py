@@ -26,7 +26,10 @@ from data_pipelines.preparation.overlap import Overlap, find_overlaps
 from data_pipelines.stores.flat_store import FlatStore
 from voc2vec_jax.cli.command import parsed, run
 from voc2vec_jax.cli.corpus import named_corpus
+from voc2vec_jax.evaluation.identity import Identity, refuse_other_figures
 from voc2vec_jax.files import write_json
+
+REPORT = "report.json"
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Arguments:
     b: Annotated[str, tyro.conf.Positional]
     """The corpus to protect."""
     out: Path = Path("overlap")
-    """Gets the three files."""
+    """Gets the three files; a folder with those of two other corpora is refused."""
     data_dir: Path | None = None
     """Where datasets are prepared; default `$VOC2VEC_DATA_DIR`, else `~/.cache/voc2vec_jax`."""
 
@@ -49,8 +52,16 @@ def _open(name: str, data_dir: Path | None) -> FlatStore:
 
 
 def find(arguments: Arguments) -> None:
-    """Does what the command line asks for; see `sources.open_corpus` for what it raises."""
+    """Does what the command line asks for.
+
+    Raises:
+        ConfigError: The folder holds the overlap of two other corpora; or as
+            `sources.open_corpus`, like DataError.
+    """
     a, b = (_open(name, arguments.data_dir) for name in (arguments.a, arguments.b))
+    content = {"the clips of A": a.fingerprint, "the clips of B": b.fingerprint}
+    identity = Identity(content, {}, {"a": arguments.a, "b": arguments.b})
+    refuse_other_figures(arguments.out / REPORT, identity)
     overlaps = find_overlaps(a, b)
     excluded = sorted({overlap.a for overlap in overlaps})
     report = {
@@ -61,6 +72,7 @@ def find(arguments: Arguments) -> None:
             "in_a": len({overlap.b for overlap in overlaps}),
         },
         "pairs": dict(Counter(overlap.kind for overlap in overlaps)),
+        "identity": identity.to_dict(),
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
     with open(arguments.out / "overlap.csv", "w", newline="", encoding="utf-8") as file:
@@ -68,7 +80,7 @@ def find(arguments: Arguments) -> None:
         writer.writeheader()
         writer.writerows(asdict(overlap) for overlap in overlaps)
     (arguments.out / "exclude.txt").write_text("".join(f"{clip}\n" for clip in excluded))
-    write_json(arguments.out / "report.json", report, indent=2)
+    write_json(arguments.out / REPORT, report, indent=2)
     print(json.dumps(report, indent=2))
 
 

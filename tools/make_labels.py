@@ -42,12 +42,12 @@ from data_pipelines.frame_labels.label_store import (
     Grid,
     LabelStore,
     Manifest,
-    array_sha256,
 )
 from data_pipelines.stores.flat_store import FlatStore, from_int16
 from voc2vec_jax.cli.command import RESUMES, parsed, prepare_process, run
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.errors import ConfigError
+from voc2vec_jax.files import array_sha256
 
 FAIRSEQ_SPLIT = "train"
 
@@ -138,6 +138,13 @@ def _compute(arguments: Arguments, corpus: FlatStore) -> LabelStore:
     name = fitted.manifest.features if fitted else arguments.features
     source = arguments.model or (fitted.manifest.model if fitted else None)
     assert name is not None
+    if fitted and fitted.manifest.model_sha256 and fitted.manifest.format_version == 1:
+        raise ConfigError(
+            f"--assign-with {arguments.assign_with}: was made by an older version of this package,"
+            f" which knew models by another hash, so that nothing says whether {source} is the one"
+            f" ({fitted.manifest.model} then); fit anew with --features {name} --clusters"
+            f" {fitted.manifest.clusters} --model {source}"
+        )
     if fitted:
         centroids, fit = fitted.centroids(), fitted.manifest.fit
     features, model_sha256 = labelling.open_features(name, source)
@@ -146,7 +153,8 @@ def _compute(arguments: Arguments, corpus: FlatStore) -> LabelStore:
         if model_sha256 != fitted.manifest.model_sha256:
             raise ConfigError(
                 f"--model {source}: is not the model that {arguments.assign_with} was made with"
-                f" ({fitted.manifest.model}, sha256 {fitted.manifest.model_sha256})"
+                f" (sha256 {fitted.manifest.model_sha256}, then at {fitted.manifest.model}; here"
+                f" {model_sha256}); give --model with that one, or fit clusters anew"
             )
         settings["centroids_sha256"] = fit["centroids_sha256"]
     else:

@@ -18,10 +18,14 @@ from numpy.typing import NDArray
 
 from data_pipelines.stores.flat_store import FlatStore, from_int16
 from voc2vec_jax.checkpoints.loading import load_encoder
+from voc2vec_jax.checkpoints.pretrained import PretrainedModel
 from voc2vec_jax.cli.command import parsed, prepare_process, run
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.evaluation import probing
-from voc2vec_jax.evaluation.clip_vectors import mfcc_statistics
+from voc2vec_jax.evaluation.clip_vectors import EXTRACTORS, mfcc_statistics
+from voc2vec_jax.evaluation.identity import Identity, labelling_sha256, refuse_other_figures
+from voc2vec_jax.evaluation.linear import LOGISTIC_REGRESSION
+from voc2vec_jax.evaluation.versions import versions
 from voc2vec_jax.files import write_json
 from voc2vec_jax.scores import Scores
 
@@ -35,7 +39,8 @@ class Arguments:
     table: Path
     """CSV with the columns path, label and group."""
     out: Path | None = None
-    """Also write the figures there, as JSON."""
+    """Also write the figures there, as JSON; a file with those of other models, clips or settings
+    is refused."""
     folds: int = 5
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each seed is another division into folds."""
@@ -64,7 +69,33 @@ def read_clips(arguments: Arguments) -> tuple[FlatStore, list[NDArray[np.float32
     return store, [from_int16(store.read(clip, 0, length)) for clip, length in lengths]
 
 
-def rows(arguments: Arguments, store: FlatStore, waveforms: list[NDArray[np.float32]]) -> list[Row]:
+def identity_of(
+    arguments: Arguments, store: FlatStore, loaded: Sequence[PretrainedModel]
+) -> Identity:
+    """What decides the figures."""
+    return Identity(
+        content={
+            **{f"model {place}": model.sha256 for place, model in enumerate(loaded, start=1)},
+            "corpus_fingerprint": store.fingerprint,
+            "labelling_sha256": labelling_sha256(store.class_names, store.labels, store.groups),
+        },
+        settings={
+            "folds": arguments.folds,
+            "division_seeds": list(arguments.seeds),
+            "init_seeds": list(arguments.init_seeds),
+            "strengths": list(LOGISTIC_REGRESSION.strengths),
+            "mfcc": dict(EXTRACTORS["mfcc"].parameters),
+        },
+        names={"dataset": arguments.table.name},
+    )
+
+
+def rows(
+    arguments: Arguments,
+    store: FlatStore,
+    waveforms: list[NDArray[np.float32]],
+    loaded: Sequence[PretrainedModel],
+) -> list[Row]:
     """Every comparison of the table, printed as it comes."""
 
     def row(name: str, sources: list[probing.Features]) -> Row:
@@ -80,7 +111,6 @@ def rows(arguments: Arguments, store: FlatStore, waveforms: list[NDArray[np.floa
         print("\n".join(lines(made)), flush=True)
         return made
 
-    loaded = [load_encoder(source, padding="masked") for source in arguments.models]
     fresh = [probing.randomly_initialised(loaded[0], seed) for seed in arguments.init_seeds]
     chance = Row("majority class", 1, {"-": [probing.majority(store.labels)]})
     print("\n".join(lines(chance)))
@@ -109,7 +139,9 @@ def lines(row: Row) -> list[str]:
     return out
 
 
-def report(arguments: Arguments, store: FlatStore, made: list[Row]) -> dict[str, object]:
+def report(
+    arguments: Arguments, store: FlatStore, made: list[Row], identity: Identity
+) -> dict[str, object]:
     """The figures as plain values, without paths of the machine."""
     table = []
     for row in made:
@@ -122,6 +154,8 @@ def report(arguments: Arguments, store: FlatStore, made: list[Row]) -> dict[str,
                 entry[field] = [round(value, 4) for value in values]
             table.append(entry)
     return {
+        "identity": identity.to_dict(),
+        "versions": versions(),
         "table": arguments.table.name,
         "clips": len(store.ids),
         "classes": store.class_names,
@@ -139,10 +173,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> None:
         arguments = parsed(Arguments, argv, __doc__, "tools.probe")
         store, waveforms = read_clips(arguments)
-        print("| features | layer | UAR | macro F1 | models × divisions |\n|---|---|---|---|---|")
-        made = rows(arguments, store, waveforms)
+        loaded = [load_encoder(source, padding="masked") for source in arguments.models]
+        identity = identity_of(arguments, store, loaded)
         if arguments.out is not None:
-            write_json(arguments.out, report(arguments, store, made))
+            refuse_other_figures(arguments.out, identity)
+        print("| features | layer | UAR | macro F1 | models × divisions |\n|---|---|---|---|---|")
+        made = rows(arguments, store, waveforms, loaded)
+        if arguments.out is not None:
+            write_json(arguments.out, report(arguments, store, made, identity))
 
     return run(work)
 

@@ -4,10 +4,18 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SHOWN_DIGITS = 12
+"""Of a sha256 in a message."""
+NO_TERMS: Mapping[str, str] = MappingProxyType({})
 
 
 @contextmanager
@@ -56,3 +64,34 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's content, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def array_sha256(values: NDArray[Any]) -> str:
+    """Of its type, shape and values."""
+    head = f"{values.dtype.str} {list(values.shape)} ".encode()
+    return hashlib.sha256(head + np.ascontiguousarray(values).tobytes()).hexdigest()
+
+
+def differences(
+    there: Mapping[str, Any], asked: Mapping[str, Any], terms: Mapping[str, str] = NO_TERMS
+) -> list[str]:
+    """What two sets of plain values differ in: "epochs: 50 there, 5 asked for", by name.
+
+    Args:
+        there: What is found, by name.
+        asked: What is wanted.
+        terms: Words for names that people do not know.
+    """
+    return [
+        f"{terms.get(name, name)}: {_shown(there.get(name))} there, {_shown(asked.get(name))} asked"
+        " for"
+        for name in sorted({*there, *asked})
+        if there.get(name) != asked.get(name)
+    ]
+
+
+def _shown(value: Any) -> str:
+    digest = (
+        isinstance(value, str) and len(value) == 64 and not set(value) - set("0123456789abcdef")
+    )
+    return f"{value[:SHOWN_DIGITS]}…" if digest else repr(value)

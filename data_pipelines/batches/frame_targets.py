@@ -7,6 +7,7 @@ window that begins at sample s has its centre at s + 320 t + 199.5; label i has 
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ Alignment = Literal["nearest", "fairseq"]
 NO_TARGET = -1
 SHOWN = 5
 """Clips that an error names."""
+
+logger = logging.getLogger(__name__)
 
 
 def nearest_labels(start: int, frames: int, frame_grid: Grid, label_grid: Grid) -> NDArray:
@@ -171,7 +174,8 @@ def open_targets(
 
     Raises:
         ConfigError: The labels are of another rate or of another number of clusters.
-        DataError: They cannot be read, clips have none, or they disagree with a clip's length.
+        DataError: They cannot be read, clips have none, or they are of another sound under the
+            name of a clip, or disagree with its length.
     """
     labels = LabelStore.open(directory)
     manifest = labels.manifest
@@ -221,6 +225,7 @@ def _require_labels_of(
             f" {corpus.lengths[first]} samples, {labels.samples[rows[first]]} then); it is of"
             f" another corpus or an older state of this one, so {REMAKE}"
         )
+    _require_same_sound(targets, corpus, clips, directory)
     seconds = counts / labels.manifest.grid.rate_hz
     apart = np.abs(seconds - own_samples / SAMPLE_RATE) > MAX_DISAGREEMENT_SECONDS
     wrong = clips[apart | (counts == 0)]
@@ -232,6 +237,29 @@ def _require_labels_of(
             f" ({_names(corpus, wrong)}: {labels.counts[rows[first]]} labels at"
             f" {labels.manifest.grid.rate_hz:g} Hz for {corpus.lengths[first] / SAMPLE_RATE:.3f}"
             f" s); {REMAKE}"
+        )
+
+
+def _require_same_sound(
+    targets: FrameTargets, corpus: FlatStore, clips: NDArray[np.integer], directory: str | Path
+) -> None:
+    labels, rows = targets.labels, targets.rows_of_clips
+    if not labels.clip_sha256:
+        logger.warning(
+            "labels=%s format_version=%d: an older version made them, which did not note the sound"
+            " that they are of, so that only names and lengths of clips were compared",
+            *(directory, labels.manifest.format_version),
+        )
+        return
+    own = (corpus.clip_sha256[clip] for clip in clips.tolist())
+    then = (labels.clip_sha256[row] for row in rows[clips].tolist())
+    differ = np.fromiter((a != b for a, b in zip(own, then, strict=True)), bool, len(clips))
+    if differ.any():
+        raise DataError(
+            f"data.labels={directory}: {differ.sum()} clips of {corpus.name} are other sounds than"
+            f" those of the same names and lengths that were labelled"
+            f" ({_names(corpus, clips[differ])}); it is of another corpus or an older state of this"
+            f" one, so {REMAKE}"
         )
 
 

@@ -21,14 +21,21 @@ from data_pipelines.frame_labels.label_store import (
     MAX_CLUSTERS,
     LabelStore,
     Manifest,
-    array_sha256,
     read_manifest,
 )
 from data_pipelines.stores.building import only_builder
 from data_pipelines.stores.flat_store import FlatStore
 from voc2vec_jax.errors import ConfigError, DataError
+from voc2vec_jax.files import array_sha256, differences
 
 LINES = "journal.jsonl"
+TERMS = {
+    "corpus": "the clips of the corpus",
+    "model_sha256": "the model's parameters or configuration",
+    "centroids_sha256": "the clusters",
+    "files_sha256": "fairseq's files",
+}
+"""Words for what an error compares."""
 
 
 class LabelBuild:
@@ -96,6 +103,7 @@ class LabelBuild:
             "samples": [int(self._corpus.lengths[clip]) for clip in self._order],
             "counts": [int(self.counts[clip]) for clip in self._order],
             "labels_sha256": self._sha256(),
+            "clip_sha256": [self._corpus.clip_sha256[clip] for clip in self._order],
         }
         (self.directory / INDEX).write_text(json.dumps(index), encoding="utf-8")
 
@@ -177,18 +185,21 @@ def _require_same(directory: Path, corpus: FlatStore, settings: Mapping[str, Any
     if not any(directory.iterdir()):
         raise DataError(f"{directory}: is an empty directory; delete it, or choose another one")
     made = read_manifest(directory)
-    then = {**made.settings, "corpus": made.corpus_fingerprint[:16]}
-    now = {**settings, "corpus": corpus.fingerprint[:16]}
-    changed = [
-        f"{name}: {then.get(name)} there, {now.get(name)} asked for"
-        for name in sorted(then.keys() | now.keys())
-        if then.get(name) != now.get(name)
-    ]
-    if changed:
+    fix = "choose another directory, or delete it"
+    if made.model_sha256 and made.format_version == 1:
         raise ConfigError(
-            f"{directory}: has other labels ({'; '.join(changed)}); choose another directory, or"
-            " delete it"
+            f"{directory}: was made by an older version of this package, which knew the model"
+            f" ({made.model}) by another hash, so that nothing says whether it has these labels;"
+            f" training still reads it; here, {fix}"
         )
+    changed = differences(
+        {**made.settings, "corpus": made.corpus_fingerprint},
+        {**settings, "corpus": corpus.fingerprint},
+        TERMS,
+    )
+    if changed:
+        of = f" of {made.corpus}" + (f" and {made.model}" if made.model else "")
+        raise ConfigError(f"{directory}: has other labels,{of} ({'; '.join(changed)}); {fix}")
 
 
 def finish(

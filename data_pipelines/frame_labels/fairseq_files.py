@@ -11,6 +11,8 @@ files nor the store have the offset.
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import ExitStack
+from filecmp import cmp
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -47,6 +49,7 @@ def write(labels: LabelStore, corpus: FlatStore, folder: str | Path, split: str)
         split: Name of the files, such as `train`.
 
     Raises:
+        ConfigError: The folder has such files of other labels or clips.
         DataError: A clip has no labels.
     """
     folder = Path(folder)
@@ -63,9 +66,16 @@ def write(labels: LabelStore, corpus: FlatStore, folder: str | Path, split: str)
     km = (" ".join(map(str, labels.read(int(row)).tolist())) for row in rows)
     dictionary = (f"{label} 1" for label in range(labels.manifest.clusters))
     contents = ((f"{split}.tsv", tsv), (f"{split}.km", km), (DICTIONARY, dictionary))
-    for name, lines in contents:
-        with writing(folder / name) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
+    with ExitStack() as files:  # all three or none
+        for name, lines in contents:
+            unfinished = files.enter_context(writing(folder / name))
+            with open(unfinished, "w", encoding="utf-8") as file:
+                file.writelines(f"{line}\n" for line in lines)
+            if (folder / name).exists() and not cmp(unfinished, folder / name, shallow=False):
+                raise ConfigError(
+                    f"{folder / name}: is there already, with other labels or clips; delete it, or"
+                    " give another folder"
+                )
 
 
 def read(

@@ -2,7 +2,8 @@
 
     emogator-mfcc-100/
         labels.uint16   the labels of all clips back to back, little-endian
-        index.json      per clip, in the order of that file: id, samples, number of labels
+        index.json      per clip, in the order of that file: id, samples, number of labels, and
+                        the sha256 of the sound that they are of
         manifest.json   what the labels are and how they were made; see `Manifest`
         centroids.npy   float32 [clusters, D]; only where the labels were made here
 
@@ -24,8 +25,11 @@ from numpy.typing import NDArray
 
 from voc2vec_jax.audio.signal import SAMPLE_RATE
 from voc2vec_jax.errors import DataError
+from voc2vec_jax.files import array_sha256
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+"""Version 1 does not say which sound was labelled, and has another hash of the model."""
 MAX_CLUSTERS = 65_536
 MAX_DISAGREEMENT_SECONDS = 0.1
 """Between a clip and its labels; fairseq's bound."""
@@ -68,7 +72,7 @@ class Manifest:
     model: str | None = None
     """Whose layer it is: a path or hub id, as it was given."""
     model_sha256: str | None = None
-    """Of the parameters as loaded, whatever file they came from."""
+    """`PretrainedModel.sha256` of the model as loaded, whatever file it came from."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What was asked for; two stores with equal settings and corpora have equal labels."""
     fit: dict[str, Any] = field(default_factory=dict)
@@ -101,6 +105,8 @@ class LabelStore:
     """[clips] labels of each clip."""
     offsets: NDArray[np.int64]
     """[clips] where the labels of each begin in the file."""
+    clip_sha256: list[str]
+    """Of the sound that was labelled, as `FlatStore` has it; empty in a store of version 1."""
     labels_fd: int
     """Open file of labels. Not a memory map: that kills the process if the file is cut."""
     fingerprint: str
@@ -122,11 +128,13 @@ class LabelStore:
             counts = np.array(index["counts"], np.int64)
             samples = np.array(index["samples"], np.int64)
             content: str = index["labels_sha256"]
+            sounds: list[str] = [] if manifest.format_version == 1 else index["clip_sha256"]
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{directory / INDEX}: is damaged ({error!r}); {REMAKE}") from error
         path = directory / LABELS
         found = path.stat().st_size if path.exists() else 0
-        if not len(ids) == len(counts) == len(samples) or found != 2 * counts.sum():
+        whole = len(ids) == len(counts) == len(samples) and len(sounds) in (len(ids), 0)
+        if not whole or found != 2 * counts.sum():
             raise DataError(
                 f"{path}: has {found} bytes, and {INDEX} wants {2 * counts.sum()} for the labels"
                 f" of {len(ids)} clips; {REMAKE}"
@@ -140,6 +148,7 @@ class LabelStore:
             samples=samples,
             counts=counts,
             offsets=np.cumsum(counts) - counts,
+            clip_sha256=sounds,
             labels_fd=os.open(path, os.O_RDONLY),
             fingerprint=hashlib.sha256(json.dumps(facts).encode()).hexdigest(),
         )
@@ -196,12 +205,6 @@ class LabelStore:
         )
 
 
-def array_sha256(values: NDArray[Any]) -> str:
-    """Of its type, shape and bytes."""
-    head = f"{values.dtype.str} {list(values.shape)} ".encode()
-    return hashlib.sha256(head + np.ascontiguousarray(values).tobytes()).hexdigest()
-
-
 def read_manifest(directory: Path) -> Manifest:
     """What the labels in a directory are.
 
@@ -213,9 +216,9 @@ def read_manifest(directory: Path) -> Manifest:
         raise DataError(f"{directory}: is no label store (it has no {MANIFEST}); {REMAKE}")
     values = _read_json(path)
     version = values.get("format_version") if isinstance(values, dict) else None
-    if version != FORMAT_VERSION:
+    if version not in READABLE_VERSIONS:
         raise DataError(
-            f"{path}: format version {version}, this code reads {FORMAT_VERSION}; {REMAKE}"
+            f"{path}: format version {version}, this code reads up to {FORMAT_VERSION}; {REMAKE}"
         )
     try:
         return Manifest.from_dict(values)

@@ -15,11 +15,12 @@ from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.evaluation.baselines import (
     BASELINES,
     CLASSIFIERS,
+    Contender,
     baseline,
-    embeddings_row,
+    embeddings,
     settings_of,
 )
-from voc2vec_jax.evaluation.cross_validation import LabelledCorpus, Row
+from voc2vec_jax.evaluation.cross_validation import LabelledCorpus
 from voc2vec_jax.evaluation.csv_files import GivenFolds
 from voc2vec_jax.evaluation.report import load_evaluation
 from voc2vec_jax.evaluation.results import RESULTS, Evaluation
@@ -31,19 +32,19 @@ EVALUATE = (sys.executable, "-m", "voc2vec_jax.evaluate")
 class HostRow:
     """A row that is computed here."""
 
-    make: Callable[[], Row]
+    make: Callable[[], Contender]
     settings: Mapping[str, Any]
-    """What decides its numbers."""
+    """What decides its numbers besides its vectors."""
 
 
 def host_rows(
-    baselines: Sequence[str], embeddings: Sequence[str], corpus: LabelledCorpus, data_dir: Path
+    baselines: Sequence[str], files: Sequence[str], corpus: LabelledCorpus, data_dir: Path
 ) -> dict[str, HostRow]:
     """By name, what is to be computed of a corpus.
 
     Args:
         baselines: Of `BASELINES`.
-        embeddings: NAME=FILE each; `{dataset}` in FILE stands for the name of the corpus.
+        files: NAME=FILE each, of embeddings; `{dataset}` in FILE stands for the name of the corpus.
         corpus: What is evaluated on.
         data_dir: Gets the vectors.
 
@@ -55,13 +56,12 @@ def host_rows(
         if name not in BASELINES:
             raise ConfigError(f"--baselines {name}: choose among {', '.join(BASELINES)}")
         rows[name] = HostRow(partial(baseline, name, corpus, data_dir), settings_of(name))
-    for name, file in named("--embeddings", embeddings).items():
+    for name, file in named("--embeddings", files).items():
         if name in rows:
             raise ConfigError(f"--embeddings {name}={file}: there is a baseline of that name")
         path = Path(file.replace("{dataset}", corpus.name))
         rows[name] = HostRow(
-            partial(embeddings_row, corpus, path, CLASSIFIERS["lr"]),
-            {**settings_of("embeddings-lr"), "embeddings": path.name},
+            partial(embeddings, corpus, path, CLASSIFIERS["lr"]), settings_of("embeddings-lr")
         )
     return rows
 
@@ -111,10 +111,30 @@ class ModelRuns:
         """Fine-tunes a model on the folds that are missing, in a process of its own.
 
         Returns:
-            What is finished then, even if the process failed; None if that is nothing.
+            What is finished then, even if the process failed; None if that is nothing, or if it
+            failed before it had seen that what lies there is of the same content.
         """
         command = self.command(source, dataset, given, protocol, out)
+        results = out / RESULTS
+        before = _written(results)
         code = subprocess.run(command, check=False).returncode
         if code:
             print(f"{out}: exit code {code} of {shlex.join(command)}", file=sys.stderr, flush=True)
-        return load_evaluation(out) if (out / RESULTS).exists() else None
+            # Whoever claims the folder writes the results anew, be there nothing left to run.
+            if before is not None and _written(results) == before:
+                print(
+                    f"{out}: is not in the tables, since the {RESULTS} in it may be of another"
+                    " model, corpus or settings",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                return None
+        return load_evaluation(out) if results.exists() else None
+
+
+def _written(path: Path) -> tuple[int, int] | None:
+    """Another one after every time that a file is written whole; None where there is none."""
+    if not path.exists():
+        return None
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns

@@ -25,6 +25,12 @@ def is_table(name: str) -> bool:
     return name.lower().endswith(".csv")
 
 
+def corpus_name(data: DataConfig) -> str:
+    """What a corpus is called in tables, and its folder among those of a suite."""
+    own = data.folder or data.table
+    return Path(own).stem if own else data.name.replace("/", "-")
+
+
 def open_labelled(
     data: DataConfig, *, exclude_bad: bool = False
 ) -> tuple[FlatStore, LabelledCorpus]:
@@ -47,9 +53,8 @@ def open_labelled(
             f"{len(dropped)} files cannot be used:\n" + "\n".join(lines) + "\nmend or remove them "
             "(then they are read again), or leave them out with --exclude-bad"
         )
-    own = data.folder or data.table
     return store, LabelledCorpus(
-        name=Path(own).stem if own else data.name.replace("/", "-"),
+        name=corpus_name(data),
         ids=store.ids,
         labels=store.labels,
         groups=store.groups,

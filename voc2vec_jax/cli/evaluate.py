@@ -222,6 +222,7 @@ def _begin(
         folds=folds,
         seeds=arguments.seeds,
         given=given,
+        content={"model_sha256": encoder.sha256},
         settings={**arguments.recipe.settings(), "excluded_clips": len(corpus.excluded)},
         finished=finished or (lambda result: None),
         shared=True,

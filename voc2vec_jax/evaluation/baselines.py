@@ -7,6 +7,8 @@ nothing to choose on but the fold that is reported.
 """
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from voc2vec_jax.evaluation.linear import (
     prepared,
 )
 from voc2vec_jax.evaluation.results import FoldResult
+from voc2vec_jax.files import array_sha256
 from voc2vec_jax.scores import Ints, confusion, scores_of
 
 MAJORITY = "majority"
@@ -33,7 +36,16 @@ BASELINES = (MAJORITY, *(f"{vectors}-{kind}" for vectors in EXTRACTORS for kind 
 """Names of all baselines: `mfcc-lr`, `compare-svm`, …"""
 
 
-def baseline(name: str, corpus: LabelledCorpus, cache_dir: Path) -> Row:
+@dataclass(frozen=True)
+class Contender:
+    """A row of the table with what it is made of."""
+
+    row: Row
+    content: Mapping[str, str]
+    """sha256 of the vectors that it reads, in the order of the corpus; see `cross_validate`."""
+
+
+def baseline(name: str, corpus: LabelledCorpus, cache_dir: Path) -> Contender:
     """A baseline by its name; vectors are computed once for a corpus and kept.
 
     Args:
@@ -46,18 +58,18 @@ def baseline(name: str, corpus: LabelledCorpus, cache_dir: Path) -> Row:
         FeaturesError: A file of vectors is damaged.
     """
     if name == MAJORITY:
-        return majority_row(corpus)
+        return Contender(majority_row(corpus), {})
     vectors, _, kind = name.rpartition("-")
     if vectors not in EXTRACTORS or kind not in CLASSIFIERS:
         raise ConfigError(f"baseline {name!r}: choose one of {', '.join(BASELINES)}")
     features = cached(vectors, corpus.waveforms, corpus.fingerprint, cache_dir)
-    return linear_row(corpus, features, CLASSIFIERS[kind])
+    return _on_vectors(corpus, features, CLASSIFIERS[kind])
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """What decides the numbers of a baseline, or of embeddings under a linear classifier."""
+    """What decides the numbers of a baseline, or of embeddings, besides their vectors."""
     if name == MAJORITY:
-        return {}
+        return {"classifier": "commonest class"}
     kind = CLASSIFIERS[name.rpartition("-")[2]]
     return {
         "classifier": kind.name,
@@ -66,9 +78,13 @@ def settings_of(name: str) -> dict[str, Any]:
     }
 
 
-def embeddings_row(corpus: LabelledCorpus, path: Path, kind: LinearClassifier) -> Row:
+def embeddings(corpus: LabelledCorpus, path: Path, kind: LinearClassifier) -> Contender:
     """A linear classifier on vectors that some model wrote; see `clip_vectors.read_embeddings`."""
-    return linear_row(corpus, read_embeddings(path, corpus.ids), kind)
+    return _on_vectors(corpus, read_embeddings(path, corpus.ids), kind)
+
+
+def _on_vectors(corpus: LabelledCorpus, features: Floats, kind: LinearClassifier) -> Contender:
+    return Contender(linear_row(corpus, features, kind), {"vectors_sha256": array_sha256(features)})
 
 
 def majority_row(corpus: LabelledCorpus) -> Row:

@@ -4,11 +4,15 @@ openSMILE is the extra `baselines`. It is not free software: audEERING's researc
 non-commercial use and, within limits, commercial research; read it before installing.
 """
 
+import hashlib
+import json
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -21,7 +25,10 @@ from voc2vec_jax.files import writing
 
 Floats = NDArray[np.float32]
 
-MFCC_COUNT = 13
+MFCC = {"n_mfcc": 13, "n_fft": 400, "hop_length": 160, "n_mels": 40}
+"""librosa's parameters, at 16 kHz."""
+DIFFERENCE_FRAMES = 9
+OPENSMILE_SETS = {"egemaps": "eGeMAPSv02", "compare": "ComParE_2016"}
 
 
 def mfcc_statistics(waveforms: Iterable[Floats]) -> Floats:
@@ -39,12 +46,11 @@ def mfcc_statistics(waveforms: Iterable[Floats]) -> Floats:
 
     rows = []
     for waveform in waveforms:
-        mfcc = librosa.feature.mfcc(
-            y=waveform, sr=SAMPLE_RATE, n_mfcc=MFCC_COUNT, n_fft=400, hop_length=160, n_mels=40
-        )  # [13, T]
+        mfcc = librosa.feature.mfcc(y=waveform, sr=SAMPLE_RATE, **MFCC)  # [13, T]
         # A clip of a single frame has no differences; "nearest" gives it zeros.
         differences = [
-            librosa.feature.delta(mfcc, width=9, order=order, mode="nearest") for order in (1, 2)
+            librosa.feature.delta(mfcc, width=DIFFERENCE_FRAMES, order=order, mode="nearest")
+            for order in (1, 2)
         ]
         rows.append(mean_and_std(np.concatenate([mfcc, *differences]).T))
     return np.stack(rows).astype(np.float32)
@@ -52,12 +58,12 @@ def mfcc_statistics(waveforms: Iterable[Floats]) -> Floats:
 
 def egemaps(waveforms: Iterable[Floats]) -> Floats:
     """openSMILE's extended Geneva minimalistic set, version 02: [clips, 88]; see `_opensmile`."""
-    return _opensmile(waveforms, "eGeMAPSv02")
+    return _opensmile(waveforms, OPENSMILE_SETS["egemaps"])
 
 
 def compare_2016(waveforms: Iterable[Floats]) -> Floats:
     """openSMILE's set of the ComParE challenges since 2016: [clips, 6373]; see `_opensmile`."""
-    return _opensmile(waveforms, "ComParE_2016")
+    return _opensmile(waveforms, OPENSMILE_SETS["compare"])
 
 
 def _opensmile(waveforms: Iterable[Floats], feature_set: str) -> Floats:
@@ -113,18 +119,32 @@ def require_opensmile() -> None:
         ) from error
 
 
-EXTRACTORS: dict[str, tuple[Callable[[Iterable[Floats]], Floats], str]] = {
-    "mfcc": (mfcc_statistics, "librosa"),
-    "egemaps": (egemaps, "opensmile"),
-    "compare": (compare_2016, "opensmile"),
+@dataclass(frozen=True)
+class Extractor:
+    """A way from clips to vectors."""
+
+    extract: Callable[[Iterable[Floats]], Floats]
+    package: str
+    """Whose version decides what comes out."""
+    parameters: Mapping[str, Any]
+    """What else does."""
+
+
+EXTRACTORS = {
+    "mfcc": Extractor(
+        mfcc_statistics,
+        "librosa",
+        {**MFCC, "difference_frames": DIFFERENCE_FRAMES, "statistics": ["mean", "std"]},
+    ),
+    "egemaps": Extractor(egemaps, "opensmile", {"feature_set": OPENSMILE_SETS["egemaps"]}),
+    "compare": Extractor(compare_2016, "opensmile", {"feature_set": OPENSMILE_SETS["compare"]}),
 }
-"""By name: the function, and the package whose version decides what comes out."""
 
 
 def cached(
     name: str, waveforms: Callable[[], Iterable[Floats]], fingerprint: str, cache_dir: Path
 ) -> Floats:
-    """The vectors of a corpus, computed once.
+    """The vectors of a corpus, computed once for each version and set of parameters.
 
     Args:
         name: A key of `EXTRACTORS`.
@@ -136,17 +156,20 @@ def cached(
         ConfigError: openSMILE is asked for and not installed.
         FeaturesError: The file is damaged, or openSMILE crashed.
     """
-    extract, package = EXTRACTORS[name]
+    extractor = EXTRACTORS[name]
+    package = extractor.package
     if package == "opensmile":
         require_opensmile()
-    path = cache_dir / "features" / f"{fingerprint[:24]}-{name}-{package}{version(package)}.npy"
+    parameters = json.dumps(extractor.parameters, sort_keys=True)
+    decides = hashlib.sha256(f"{fingerprint} {parameters}".encode()).hexdigest()[:24]
+    path = cache_dir / "features" / f"{name}-{package}{version(package)}-{decides}.npy"
     if path.exists():
         try:
             found: Floats = np.load(path, allow_pickle=False)
         except ValueError as error:
             raise FeaturesError(f"{path}: is damaged ({error}); delete it and run again") from error
         return found
-    values = extract(waveforms())
+    values = extractor.extract(waveforms())
     path.parent.mkdir(parents=True, exist_ok=True)
     with writing(path, by_many=True) as unfinished, unfinished.open("wb") as file:
         np.save(file, values)

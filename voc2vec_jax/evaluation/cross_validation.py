@@ -1,7 +1,5 @@
 """One model or baseline on one corpus: every fold of every seed, resumable, written as it comes."""
 
-import hashlib
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -18,15 +16,16 @@ from voc2vec_jax.errors import WorkdirLockedError
 from voc2vec_jax.evaluation.csv_files import FOLDS, GivenFolds, write_folds
 from voc2vec_jax.evaluation.division import Division, described, divide
 from voc2vec_jax.evaluation.folds import Fold, require_labels
+from voc2vec_jax.evaluation.identity import Identity, claim, labelling_sha256
 from voc2vec_jax.evaluation.report import write_report
 from voc2vec_jax.evaluation.results import (
     Evaluation,
     FoldResult,
-    claim,
     finished,
     finished_or_run,
     fold_name,
 )
+from voc2vec_jax.evaluation.versions import mixed
 from voc2vec_jax.scores import Ints
 
 
@@ -70,21 +69,23 @@ class CrossValidation:
 
     Args:
         row: Makes the results of a fold.
-        model: Its name in tables.
+        model: Its name in tables, such as where it lies; decides nothing.
         corpus: What it is evaluated on.
         protocol: Of the folds. A seed decides the grouped ones, and not those of the paper.
         out: Folder of this evaluation; gets `folds.csv` before anything is run.
         folds: For each seed.
         seeds: Repetitions.
         given: Folds to use in place of a division; `folds` is then their number.
-        settings: What decides the numbers besides model, corpus, protocol and folds.
+        content: sha256 of what the row is made of: `model_sha256` or `vectors_sha256`; empty where
+            the settings say all.
+        settings: What decides the numbers besides content, corpus, protocol and folds.
         finished: Is told every fold once, also those that were there and those of others.
         shared: A fold that another process is at work on is left to it.
 
     Raises:
-        ConfigError: The folder holds an evaluation with other settings, or the corpus does not have
-            so many folds in it.
-        ResultsError: A finished fold is damaged.
+        ConfigError: The folder holds another evaluation, or the corpus does not have so many folds
+            in it.
+        ResultsError: A finished fold is damaged, or of another run.
         UnlabelledError: A clip has no label.
     """
 
@@ -99,6 +100,7 @@ class CrossValidation:
         folds: int = 10,
         seeds: Sequence[int] = (0,),
         given: GivenFolds | None = None,
+        content: Mapping[str, str],
         settings: Mapping[str, Any],
         finished: Callable[[FoldResult], None] = lambda result: None,
         shared: bool = False,
@@ -118,23 +120,18 @@ class CrossValidation:
         self.busy: dict[Key, str] = {}
         """Who is at work on a fold that was left to others."""
         self._results: dict[Key, FoldResult] = {}
-        identity = {
-            "model": model,
-            "dataset": corpus.name,
-            "corpus_fingerprint": corpus.fingerprint,
-            "labelling": _labelling(corpus),
-            "protocol": protocol,
-            "folds": self._folds,
-            **({} if given is None else {"given_folds": given.sha256}),
-            **settings,
-        }
+        own = {} if given is None else {"given_folds_sha256": given.sha256}
+        self._identity = identity_of(
+            model, corpus, protocol, self._folds, {**content, **own}, settings
+        )
         (out / "folds").mkdir(parents=True, exist_ok=True)
         with taking_turns(out, "settings.lock"):
-            claim(out, identity)
+            claim(out, self._identity)
         divided = {seed: division.folds for seed, division in self._divisions.items()}
         if given is None or given.path.resolve() != (out / FOLDS).resolve():
             write_folds(out / FOLDS, divided, corpus.ids, *about)
-        self._collect()
+        # What lies there is of this run: said before a fold that may fail is begun.
+        self.publish()
 
     def missing(self, only: Collection[int] | None = None) -> list[Key]:
         """Folds that are not finished; of those with the numbers `only`, if given."""
@@ -163,7 +160,9 @@ class CrossValidation:
             row = partial(self._row, number, fold, seed)
             try:
                 with self._held(key):
-                    result = finished_or_run(self._out, seed, number, ids, row)
+                    result = finished_or_run(
+                        self._out, seed, number, ids, row, self._identity.run_sha256
+                    )
             except WorkdirLockedError as error:
                 self.busy[key] = str(error)
                 continue
@@ -196,7 +195,7 @@ class CrossValidation:
         for seed, number in self.missing():
             test = self._divisions[seed].folds[number].test
             ids = [self._corpus.ids[clip] for clip in test]
-            result = finished(self._out, seed, number, ids)
+            result = finished(self._out, seed, number, ids, self._identity.run_sha256)
             if result is not None:
                 self._take((seed, number), result)
         return len(self._results) > before
@@ -215,7 +214,7 @@ class CrossValidation:
             else f"seed {seed}: {warning}"
             for seed, division in divisions.items()
             for warning in division.warnings
-        ]
+        ] + mixed([result.versions for result in self._results.values()])
         places = {seed: place for place, seed in enumerate(divisions)}
         return Evaluation(
             dataset=self._corpus.name,
@@ -231,6 +230,7 @@ class CrossValidation:
             excluded=self._corpus.excluded,
             warnings=tuple(dict.fromkeys(warnings)),
             settings=self._settings,
+            identity={"run_sha256": self._identity.run_sha256, **self._identity.content},
         )
 
 
@@ -244,6 +244,7 @@ def cross_validate(
     folds: int = 10,
     seeds: Sequence[int] = (0,),
     given: GivenFolds | None = None,
+    content: Mapping[str, str],
     settings: Mapping[str, Any],
     finished: Callable[[FoldResult], None] = lambda result: None,
 ) -> Evaluation:
@@ -253,13 +254,28 @@ def cross_validate(
     """
     validation = CrossValidation(
         row, model, corpus, protocol, out,
-        folds=folds, seeds=seeds, given=given, settings=settings, finished=finished,
+        folds=folds, seeds=seeds, given=given, content=content, settings=settings,
+        finished=finished,
     )  # fmt: skip
     validation.run_missing()
     return validation.publish()
 
 
-def _labelling(corpus: LabelledCorpus) -> str:
-    """Changes with labels and groups, which the fingerprint of the samples does not know of."""
-    content = [list(corpus.class_names), np.asarray(corpus.labels).tolist(), list(corpus.groups)]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+def identity_of(
+    model: str,
+    corpus: LabelledCorpus,
+    protocol: Protocol,
+    folds: int,
+    content: Mapping[str, str],
+    settings: Mapping[str, Any],
+) -> Identity:
+    """What decides the numbers of an evaluation; arguments are those of `CrossValidation`."""
+    return Identity(
+        content={
+            **content,
+            "corpus_fingerprint": corpus.fingerprint,
+            "labelling_sha256": labelling_sha256(corpus.class_names, corpus.labels, corpus.groups),
+        },
+        settings={"protocol": protocol, "folds": folds, **settings},
+        names={"model": model, "dataset": corpus.name},
+    )

@@ -5,10 +5,8 @@ The schema is described in docs/evaluation.md.
 
 import json
 import math
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +23,11 @@ from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST
 from voc2vec_jax.evaluation.intervals import LEVEL, Spread, intervals, over_folds
 from voc2vec_jax.evaluation.results import RESULTS, Evaluation, FoldResult, fold_path, load_fold
 from voc2vec_jax.evaluation.significance import fold_scores
+from voc2vec_jax.evaluation.versions import versions
 from voc2vec_jax.files import write_json
 from voc2vec_jax.scores import ClassScores, Ints, Scores, confusion, per_class, scores_of
 
-FORMAT_VERSION = 1
-PACKAGES = ("voc2vec-jax", "jax", "flax", "numpy", "scikit-learn", "librosa", "opensmile")
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +97,7 @@ def _report(evaluation: Evaluation, summary: Summary) -> dict[str, Any]:
         "dataset": evaluation.dataset,
         "model": evaluation.model,
         "protocol": evaluation.protocol,
+        "identity": dict(evaluation.identity),
         "selection": SELECTION_ON_TEST if paper else "selection on a validation part",
         "warnings": list(evaluation.warnings),
         "clips": evaluation.clips,
@@ -150,8 +149,8 @@ def load_evaluation(out: Path) -> Evaluation:
     """An evaluation from its folder: what `results.json` says of it, and its finished folds.
 
     Raises:
-        ResultsError: A file is damaged, another version wrote it, or a fold is missing that
-            `results.json` counts.
+        ResultsError: A file is damaged, another version wrote it, a fold is missing that
+            `results.json` counts, or is of another run than `results.json`.
     """
     path = out / RESULTS
     try:
@@ -161,6 +160,7 @@ def load_evaluation(out: Path) -> Evaluation:
                 f"{path}: format version {content['format_version']}, this code reads"
                 f" {FORMAT_VERSION}; run the evaluation again"
             )
+        identity = dict(content["identity"])
         return Evaluation(
             dataset=content["dataset"],
             model=content["model"],
@@ -168,13 +168,14 @@ def load_evaluation(out: Path) -> Evaluation:
             folds_asked=content["folds_asked"] // len(content["seeds"]),
             seeds=tuple(content["seeds"]),
             results=tuple(
-                load_fold(fold_path(out, entry["seed"], entry["fold"]))
+                load_fold(fold_path(out, entry["seed"], entry["fold"]), identity["run_sha256"])
                 for entry in content["per_fold"]
             ),
             clips=content["clips"],
             excluded=tuple(content["excluded"]),
             warnings=tuple(content["warnings"]),
             settings=content["settings"],
+            identity=identity,
         )
     except ResultsError:
         raise
@@ -182,17 +183,6 @@ def load_evaluation(out: Path) -> Evaluation:
         raise ResultsError(
             f"{path}: is damaged ({error}); run the evaluation again, finished folds are kept"
         ) from error
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that are installed and may decide a number."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def finite(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """What an evaluation leaves on disk, fold by fold, so that a fold that dies is run again alone.
 
-    OUT/settings.json             what decides the numbers; another run in OUT has to agree with it
+    OUT/settings.json             what decides the numbers (`identity.py`)
     OUT/folds/seed0-fold03.json   a finished fold: every test clip with label, prediction and scores
     OUT/folds/seed0-fold03.lock   the process that is at work on a fold, where several may be
     OUT/results.json              the whole evaluation (`report.py`)
     OUT/*.csv                     folds, answers and classes as tables (`csv_files.py`)
 
-A file under its final name is complete. Scores can be computed anew from the folds alone.
+A file under its final name is complete. Scores can be computed anew from the folds alone. A fold
+carries the sha256 of the run that it is of, so that folds of two runs are never mixed.
 """
 
 import json
@@ -19,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voc2vec_jax.config.recipe import Protocol
-from voc2vec_jax.errors import ConfigError, ResultsError
+from voc2vec_jax.errors import ResultsError
+from voc2vec_jax.evaluation.versions import versions
 from voc2vec_jax.files import write_json
 from voc2vec_jax.scores import Ints
 
-FORMAT_VERSION = 1
-SETTINGS = "settings.json"
+FORMAT_VERSION = 2
 RESULTS = "results.json"
 COLUMNS = ("clip_ids", "groups", "labels", "predictions", "scores")
 
@@ -51,6 +52,8 @@ class FoldResult:
     """[clips, classes] probabilities; a class that was not trained on has 0."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Plain values: epochs, the best of them, its selection score, seconds, …"""
+    versions: Mapping[str, str] = field(default_factory=versions)
+    """Of the packages that made it."""
 
     def __post_init__(self) -> None:
         clips, classes = len(self.clip_ids), len(self.classes)
@@ -97,7 +100,9 @@ class Evaluation:
     warnings: tuple[str, ...] = ()
     """What a reader has to know: see `division.Division`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What decides the numbers, as in `settings.json`."""
+    """What decides the numbers besides content, as in `settings.json`."""
+    identity: Mapping[str, str] = field(default_factory=dict)
+    """`run_sha256`, and the sha256 of each thing that it is made of; see `identity.Identity`."""
 
     def __post_init__(self) -> None:
         for result in self.results:
@@ -136,11 +141,13 @@ def fold_path(out: Path, seed: int, fold: int) -> Path:
     return out / "folds" / f"{fold_name(seed, fold)}.json"
 
 
-def save_fold(out: Path, result: FoldResult) -> Path:
-    """Writes a finished fold and returns its path."""
+def save_fold(out: Path, result: FoldResult, run_sha256: str) -> Path:
+    """Writes a finished fold of a run (`Identity.run_sha256`) and returns its path."""
     path = fold_path(out, result.seed, result.fold)
     content = {
         "format_version": FORMAT_VERSION,
+        "run_sha256": run_sha256,
+        "versions": dict(result.versions),
         "fold": result.fold,
         "seed": result.seed,
         "classes": list(result.classes),
@@ -151,11 +158,15 @@ def save_fold(out: Path, result: FoldResult) -> Path:
     return path
 
 
-def load_fold(path: Path) -> FoldResult:
+def load_fold(path: Path, run_sha256: str) -> FoldResult:
     """Reads a finished fold.
 
+    Args:
+        path: Of the file.
+        run_sha256: Of the run that it has to be of.
+
     Raises:
-        ResultsError: It is damaged, or another version wrote it.
+        ResultsError: It is damaged, of another run, or another version wrote it.
     """
     fix = "delete it, and the fold is run again"
     try:
@@ -164,6 +175,11 @@ def load_fold(path: Path) -> FoldResult:
         if version != FORMAT_VERSION:
             raise ResultsError(
                 f"{path}: format version {version}, this code reads {FORMAT_VERSION}; {fix}"
+            )
+        if content["run_sha256"] != run_sha256:
+            raise ResultsError(
+                f"{path}: is a fold of another run (run_sha256 {content['run_sha256'][:12]}…, not"
+                f" {run_sha256[:12]}…), with another model, corpus or settings; {fix}"
             )
         return FoldResult(
             fold=content["fold"],
@@ -175,6 +191,7 @@ def load_fold(path: Path) -> FoldResult:
             predictions=np.array(content["predictions"]),
             scores=np.array(content["scores"], np.float64),
             facts=content["facts"],
+            versions=content["versions"],
         )
     except ResultsError:
         raise
@@ -183,7 +200,12 @@ def load_fold(path: Path) -> FoldResult:
 
 
 def finished_or_run(
-    out: Path, seed: int, fold: int, clip_ids: Sequence[str], run: Callable[[], FoldResult]
+    out: Path,
+    seed: int,
+    fold: int,
+    clip_ids: Sequence[str],
+    run: Callable[[], FoldResult],
+    run_sha256: str,
 ) -> FoldResult:
     """The result of a fold: read if it is finished, else run and written.
 
@@ -193,22 +215,27 @@ def finished_or_run(
         fold: Its number.
         clip_ids: The test clips that it has to have, in order.
         run: Computes it.
+        run_sha256: Of the evaluation.
 
     Raises:
-        ResultsError: The finished one is damaged, or of other clips.
+        ResultsError: The finished one is damaged, of another run, or of other clips.
     """
-    found = finished(out, seed, fold, clip_ids)
+    found = finished(out, seed, fold, clip_ids, run_sha256)
     if found is not None:
         return found
     result = run()
-    save_fold(out, result)
+    save_fold(out, result, run_sha256)
     return _checked(fold_path(out, seed, fold), result, seed, fold, clip_ids)
 
 
-def finished(out: Path, seed: int, fold: int, clip_ids: Sequence[str]) -> FoldResult | None:
+def finished(
+    out: Path, seed: int, fold: int, clip_ids: Sequence[str], run_sha256: str
+) -> FoldResult | None:
     """The result of a fold; None if it is not there. See `finished_or_run`."""
     path = fold_path(out, seed, fold)
-    return _checked(path, load_fold(path), seed, fold, clip_ids) if path.exists() else None
+    if not path.exists():
+        return None
+    return _checked(path, load_fold(path, run_sha256), seed, fold, clip_ids)
 
 
 def _checked(
@@ -220,37 +247,3 @@ def _checked(
             " delete it, and the fold is run again"
         )
     return result
-
-
-def claim(out: Path, settings: Mapping[str, Any]) -> None:
-    """Makes a folder that of an evaluation, or sees that it is.
-
-    Args:
-        out: Is made if it is not there.
-        settings: Plain values: everything that decides the numbers, such as the model, the
-            fingerprint of the corpus, the protocol, epochs and rates; not what may differ between
-            two starts, such as the seeds asked for.
-
-    Raises:
-        ConfigError: An evaluation with other settings is there already.
-        ResultsError: Its settings cannot be read.
-    """
-    path = out / SETTINGS
-    asked = json.loads(json.dumps(dict(settings)))  # tuples become lists, as in the file
-    if not path.exists():
-        write_json(path, asked, by_many=True)
-        return
-    try:
-        found = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ResultsError(f"{path}: is damaged ({error}); delete {out} and run again") from error
-    differing = [
-        f"{name}: {found.get(name)!r} there, {asked.get(name)!r} asked for"
-        for name in sorted({*found, *asked})
-        if found.get(name) != asked.get(name)
-    ]
-    if differing:
-        raise ConfigError(
-            f"{out}: holds an evaluation with other settings ({'; '.join(differing)}); give another"
-            " --out"
-        )

@@ -1,13 +1,11 @@
 """The steps from clips to labels: open features, fit clusters on a sample, label every clip."""
 
-import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,7 +37,7 @@ def open_features(name: str, model: str | None) -> tuple[Features, str | None]:
         model: Whatever `from_pretrained` reads.
 
     Returns:
-        The features, and a hash of the model's parameters and of how it wants its signals.
+        The features, and `PretrainedModel.sha256` of the model.
 
     Raises:
         ConfigError: No such features or layer, or a model too many or too few.
@@ -59,16 +57,7 @@ def open_features(name: str, model: str | None) -> tuple[Features, str | None]:
         features = LayerFeatures(loaded, int(number))
     except ValueError as error:
         raise ConfigError(f"features={name}: {error}") from None
-    return features, _sha256(loaded.params, loaded.preprocessor.do_normalize)
-
-
-def _sha256(params: Mapping[str, jax.Array], normalizes: bool) -> str:
-    found = hashlib.sha256(f"normalize={normalizes}".encode())
-    for path in sorted(params):
-        value = np.asarray(params[path])
-        found.update(f" {path} {value.dtype} {value.shape} ".encode())
-        found.update(np.ascontiguousarray(value).tobytes())
-    return found.hexdigest()
+    return features, loaded.sha256
 
 
 def sample_clips(clips: int, share: float, seed: int) -> NDArray[np.int64]:
