@@ -34,6 +34,7 @@ def make_fold(fold: int = 3, seed: int = 0, clips: int = 5, **changes: Any) -> F
         "labels": rng.integers(0, 3, clips),
         "predictions": scores.argmax(axis=1),
         "scores": scores,
+        "train_clips": 4 * clips,
         "facts": {"epochs": 7, "best_epoch": 2, "selection_uar": 0.25, "seconds": 1.5},
     }
     return FoldResult(**{**fields, **changes})  # type: ignore[arg-type]
@@ -59,6 +60,7 @@ def test_a_fold_comes_back_as_it_was(tmp_path: Path) -> None:
         ({"predictions": np.zeros(5)}, "predictions: float64, not integers"),
         ({"scores": np.full((5, 3), np.nan)}, "scores: negative or not finite"),
         ({"scores": np.ones((5, 3))}, "scores: do not sum to 1"),
+        ({"train_clips": 0}, "train_clips: 0, below 1"),
         ({"clip_ids": ("a", "b", "c", "d", "a")}, "5 clips, 4 of them distinct"),
     ],
 )
@@ -72,7 +74,10 @@ def test_a_fold_that_contradicts_itself_is_refused(changes: dict[str, Any], mess
     [
         (lambda text: text[: len(text) // 2], "is damaged"),
         (lambda text: text.replace('"labels"', '"lables"'), "is damaged .*labels"),
-        (lambda text: text.replace('"format_version": 1', '"format_version": 0'), "version 0"),
+        (
+            lambda text: text.replace('"format_version": 2', '"format_version": 1'),
+            "version 1, .*run again",
+        ),
         (lambda text: text.replace('"sigh"', '"sigh", "yawn"'), r"scores: shape \(5, 3\)"),
     ],
 )

@@ -141,5 +141,6 @@ def _result(
         labels=corpus.labels[fold.test],
         predictions=scores.argmax(axis=1),
         scores=scores,
+        train_clips=len(_known(fold)),
         facts=facts,
     )

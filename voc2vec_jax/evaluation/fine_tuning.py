@@ -138,9 +138,9 @@ class FineTuning:
             labels=np.asarray(self.corpus.labels)[fold.test],
             predictions=logits.argmax(axis=1),
             scores=softmax(logits, axis=1),
+            train_clips=len(fold.train),
             facts={
                 **facts,
-                "train_clips": len(fold.train),
                 "seconds": round(time.monotonic() - started, 1),
                 "compiled_programs": self._compiled.compiled_programs,
             },

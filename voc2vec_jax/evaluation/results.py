@@ -21,7 +21,7 @@ from voc2vec_jax.errors import ConfigError, ResultsError
 from voc2vec_jax.files import write_json
 from voc2vec_jax.scores import Ints
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 SETTINGS = "settings.json"
 RESULTS = "results.json"
 COLUMNS = ("clip_ids", "groups", "labels", "predictions", "scores")
@@ -47,6 +47,8 @@ class FoldResult:
     """[clips] index into the classes."""
     scores: NDArray[np.floating]
     """[clips, classes] probabilities; a class that was not trained on has 0."""
+    train_clips: int
+    """Clips that parameters were fitted to; those that only selected do not count."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Plain values: epochs, the best of them, its selection score, seconds, …"""
 
@@ -70,6 +72,8 @@ class FoldResult:
                 raise ValueError(f"{name}: {values.dtype}, not integers")
             if values.min() < 0 or values.max() >= classes:
                 raise ValueError(f"{name}: {values.min()} to {values.max()} for {classes} classes")
+        if self.train_clips < 1:
+            raise ValueError(f"train_clips: {self.train_clips}, below 1")
         if not np.all(np.isfinite(self.scores)) or np.min(self.scores) < 0:
             raise ValueError("scores: negative or not finite")
         if np.any(np.abs(np.sum(self.scores, axis=1) - 1) > 1e-3):
@@ -137,6 +141,7 @@ def save_fold(out: Path, result: FoldResult) -> Path:
         "fold": result.fold,
         "seed": result.seed,
         "classes": list(result.classes),
+        "train_clips": result.train_clips,
         "facts": dict(result.facts),
         **{name: np.asarray(getattr(result, name)).tolist() for name in COLUMNS},
     }
@@ -167,6 +172,7 @@ def load_fold(path: Path) -> FoldResult:
             labels=np.array(content["labels"]),
             predictions=np.array(content["predictions"]),
             scores=np.array(content["scores"], np.float64),
+            train_clips=content["train_clips"],
             facts=content["facts"],
         )
     except ResultsError:
