@@ -30,7 +30,6 @@ from voc2vec_jax.config.recipe import Protocol
 from voc2vec_jax.errors import DONE, FAILED
 from voc2vec_jax.evaluation import published
 from voc2vec_jax.evaluation.cross_validation import LabelledCorpus, cross_validate
-from voc2vec_jax.evaluation.division import divide
 from voc2vec_jax.evaluation.plots import plot_confusion, plot_recalls
 from voc2vec_jax.evaluation.report import finite, report, summarise
 from voc2vec_jax.evaluation.results import Evaluation, FoldResult
@@ -68,10 +67,12 @@ class Arguments:
     model_flags: str = ""
     """Flags of that command for every model: --model-flags="--epochs 5"."""
     protocols: tuple[Protocol, ...] = ("grouped", "paper")
-    folds: int = 10
+    """`given`: the folds that the corpora come with, for which --folds is left out."""
+    folds: int | None = None
+    """Default 10."""
     seeds: tuple[int, ...] = (0,)
     """Each is another division into folds under `grouped`. Baselines know no other chance, so that
-    they run under `paper` for the first of them only."""
+    they run under `paper` and `given` for the first of them only."""
     exclude_bad: bool = False
     """Leave files out that cannot be read, and count them in every table, instead of stopping."""
     data_dir: Path | None = None
@@ -89,7 +90,7 @@ def run_suite(arguments: Arguments) -> bool:
     boards: Boards = {protocol: {} for protocol in arguments.protocols}
     for corpus, protocol in itertools.product(corpora.values(), arguments.protocols):
         # Folds that cannot be are refused here, before features are computed for minutes.
-        divide(protocol, corpus.labels, corpus.groups, corpus.class_names, folds=arguments.folds)
+        corpus.divided(protocol, arguments.folds)
     for corpus in corpora.values():
         run_here(arguments, corpus, data_dir, boards)
     runs = ModelRuns(
@@ -130,7 +131,7 @@ def run_here(arguments: Arguments, corpus: LabelledCorpus, data_dir: Path, board
     for name, row in rows.items():
         for protocol in arguments.protocols:
             out = arguments.out / protocol / corpus.name / name
-            seeds = arguments.seeds[:1] if protocol == "paper" else arguments.seeds
+            seeds = arguments.seeds if protocol == "grouped" else arguments.seeds[:1]
             evaluation = cross_validate(
                 row, name, corpus, protocol, out,
                 folds=arguments.folds, seeds=seeds, settings=wanted[name].settings,

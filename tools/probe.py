@@ -16,12 +16,14 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
+from data_pipelines.preparation.copies import copies_of
 from data_pipelines.stores.flat_store import FlatStore, from_int16
 from voc2vec_jax.checkpoints.loading import load_encoder
-from voc2vec_jax.cli.command import parsed, prepare_process, run
+from voc2vec_jax.cli.command import parsed, prepare_process, run, say
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.evaluation import probing
 from voc2vec_jax.evaluation.clip_vectors import mfcc_statistics
+from voc2vec_jax.evaluation.independent_units import said_of_copies, said_of_joining, units_of
 from voc2vec_jax.files import write_json
 from voc2vec_jax.scores import Scores
 
@@ -64,7 +66,22 @@ def read_clips(arguments: Arguments) -> tuple[FlatStore, list[NDArray[np.float32
     return store, [from_int16(store.read(clip, 0, length)) for clip, length in lengths]
 
 
-def rows(arguments: Arguments, store: FlatStore, waveforms: list[NDArray[np.float32]]) -> list[Row]:
+def groups_of(store: FlatStore) -> Sequence[str]:
+    """Group of each clip, joined where clips are copies of one another, which is said."""
+    if (store.labels < 0).any():  # is refused anyway, and need not be listened to first
+        return store.groups
+    units = units_of(store.groups, copies_of(store))
+    for sentence in (*said_of_copies(units, store.labels), *said_of_joining(units)):
+        say(f"note: {sentence}")
+    return units.names
+
+
+def rows(
+    arguments: Arguments,
+    store: FlatStore,
+    groups: Sequence[str],
+    waveforms: list[NDArray[np.float32]],
+) -> list[Row]:
     """Every comparison of the table, printed as it comes."""
 
     def row(name: str, sources: list[probing.Features]) -> Row:
@@ -72,7 +89,7 @@ def rows(arguments: Arguments, store: FlatStore, waveforms: list[NDArray[np.floa
         for features in sources:
             for seed in arguments.seeds:
                 found = probing.probe(
-                    features, store.labels, store.groups, folds=arguments.folds, seed=seed
+                    features, store.labels, groups, folds=arguments.folds, seed=seed
                 )
                 for layer, score in found.items():
                     scores.setdefault(layer, []).append(score)
@@ -109,7 +126,9 @@ def lines(row: Row) -> list[str]:
     return out
 
 
-def report(arguments: Arguments, store: FlatStore, made: list[Row]) -> dict[str, object]:
+def report(
+    arguments: Arguments, store: FlatStore, groups: Sequence[str], made: list[Row]
+) -> dict[str, object]:
     """The figures as plain values, without paths of the machine."""
     table = []
     for row in made:
@@ -125,7 +144,7 @@ def report(arguments: Arguments, store: FlatStore, made: list[Row]) -> dict[str,
         "table": arguments.table.name,
         "clips": len(store.ids),
         "classes": store.class_names,
-        "groups": len(set(store.groups)),
+        "groups": len(set(groups)),
         "folds": arguments.folds,
         "division_seeds": list(arguments.seeds),
         "init_seeds": list(arguments.init_seeds),
@@ -140,9 +159,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parsed(Arguments, argv, __doc__, "tools.probe")
         store, waveforms = read_clips(arguments)
         print("| features | layer | UAR | macro F1 | models × divisions |\n|---|---|---|---|---|")
-        made = rows(arguments, store, waveforms)
+        groups = groups_of(store)
+        made = rows(arguments, store, groups, waveforms)
         if arguments.out is not None:
-            write_json(arguments.out, report(arguments, store, made))
+            write_json(arguments.out, report(arguments, store, groups, made))
 
     return run(work)
 

@@ -84,7 +84,7 @@ def named(flag: str, given: Sequence[str]) -> dict[str, str]:
 class ModelRuns:
     """How models are fine-tuned, whichever they are."""
 
-    folds: int
+    folds: int | None
     seeds: tuple[int, ...]
     data_dir: Path
     exclude_bad: bool
@@ -96,7 +96,8 @@ class ModelRuns:
         source, *own = shlex.split(source)
         corpus = ["--table" if is_table(dataset) else "--dataset", dataset]
         words = [*EVALUATE, "--model", source, *corpus, "--data-dir", str(self.data_dir)]
-        words += ["--protocol", protocol, "--folds", str(self.folds), "--out", str(out)]
+        words += ["--protocol", protocol, "--out", str(out)]
+        words += [] if self.folds is None else ["--folds", str(self.folds)]
         words += ["--seeds", *map(str, self.seeds)]
         words += ["--exclude-bad"] if self.exclude_bad else []
         return [*words, *shlex.split(self.flags), *own]

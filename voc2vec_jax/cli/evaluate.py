@@ -57,15 +57,19 @@ class Arguments:
     folder: str | None = None
     """Recordings in one folder for each class, instead of a dataset."""
     table: str | None = None
-    """CSV with the columns `path`, `label` and, if known, `group`, instead of a dataset."""
+    """CSV with the columns `path`, `label` and, if known, `group` and `fold`, instead of a
+    dataset."""
     data_dir: str | None = None
     """Where decoded corpora are kept; default `$VOC2VEC_DATA_DIR`, else `~/.cache/voc2vec_jax`."""
     protocol: Protocol = "grouped"
     """`grouped`: folds share no group, the epoch is chosen on a validation part. `paper`: random
-    folds, the epoch is chosen on the fold that is reported, 7 s without a mask."""
-    folds: int = 10
+    folds, the epoch is chosen on the fold that is reported, 7 s without a mask. `given`: the folds
+    that the corpus comes with (column `fold`: train, validation and test, or k folds), else as
+    `grouped`."""
+    folds: int | None = None
+    """Default 10; leave it out under `given`."""
     seeds: tuple[int, ...] = (0,)
-    """Repetitions: another division into folds (`grouped`), other heads and orders."""
+    """Repetitions: another division into folds (`grouped` alone), other heads and orders."""
     exclude_bad: bool = False
     """Leave out files that cannot be read, and say so in every output; without it they stop the
     evaluation before it begins."""
@@ -123,6 +127,7 @@ def evaluate(arguments: Arguments) -> "Evaluation":
         data_dir=arguments.data_dir,
     )
     store, corpus = open_labelled(places, exclude_bad=arguments.exclude_bad)
+    folds = len(corpus.divided(arguments.protocol, arguments.folds, arguments.seeds[0]).folds)
     encoder = loading.load_encoder(arguments.model)
     row = FineTuning(
         encoder,
@@ -134,7 +139,7 @@ def evaluate(arguments: Arguments) -> "Evaluation":
         arguments.export,
     )
     say(f"{len(corpus.ids)} clips of {len(corpus.class_names)} classes, {len(corpus.excluded)}"
-         f" left out; {arguments.folds} folds, {len(arguments.seeds)} seeds")  # fmt: skip
+         f" left out; {folds} folds, {len(arguments.seeds)} seeds")  # fmt: skip
     evaluation = cross_validate(
         row,
         arguments.model,

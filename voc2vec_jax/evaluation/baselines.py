@@ -1,9 +1,9 @@
 """What a model has to beat, in the same folds: the commonest class, and linear classifiers.
 
 The vectors are MFCC statistics, openSMILE's, or whatever a file holds (`clip_vectors.py`). Under
-`grouped`, the strength of regularisation is chosen on the validation part of each fold, and the
-classifier is then fitted on the training and validation parts. Under `paper` it is fixed: there is
-nothing to choose on but the fold that is reported.
+`grouped` and `given`, the strength of regularisation is chosen on the validation part of each fold,
+and the classifier is then fitted on the training and validation parts. Under `paper` it is fixed:
+there is nothing to choose on but the fold that is reported.
 """
 
 import time
@@ -137,7 +137,7 @@ def _result(
         seed=seed,
         classes=tuple(corpus.class_names),
         clip_ids=tuple(corpus.ids[clip] for clip in fold.test),
-        groups=tuple(corpus.groups[clip] for clip in fold.test),
+        groups=tuple(corpus.units.names[clip] for clip in fold.test),
         labels=corpus.labels[fold.test],
         predictions=scores.argmax(axis=1),
         scores=scores,

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voc2vec_jax.config.recipe import Protocol
+from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.evaluation.division import Division, divide
 from voc2vec_jax.evaluation.folds import Fold
+from voc2vec_jax.evaluation.independent_units import Copies, Units, units_of
 from voc2vec_jax.evaluation.report import write_report
 from voc2vec_jax.evaluation.results import Evaluation, FoldResult, claim, finished_or_run
 from voc2vec_jax.scores import Ints
@@ -36,10 +38,36 @@ class LabelledCorpus:
     """Gives float32 [S], 16 kHz, of each clip."""
     folds: Sequence[str] = ()
     """The part of a split that each clip comes with, such as `test`; '' or () where none."""
+    copies: Copies = None
+    """Sets of clips, by their places, that are the same recording; None where nobody looked."""
     clip_sha256: Sequence[str] = ()
     """Of the samples of each clip; () where there is no sound to compare."""
     excluded: tuple[Mapping[str, str], ...] = ()
     """`file` and `reason` of each clip that could not be read and is left out on request."""
+
+    @cached_property
+    def units(self) -> Units:
+        """Groups, joined where they share copies."""
+        return units_of(self.groups, self.copies)
+
+    def divided(self, protocol: Protocol, folds: int | None = None, seed: int = 0) -> Division:
+        """The folds of a protocol; see `division.divide` for what it raises."""
+        marked = [clip for clip, fold in zip(self.ids, self.folds, strict=False) if not fold]
+        if protocol == "given" and 0 < len(marked) < len(self.ids):
+            raise ConfigError(
+                f"{self.name}: {len(marked)} of {len(self.ids)} clips have no fold, such as"
+                f" {marked[0]!r}; protocol given wants one for each"
+            )
+        return divide(
+            protocol,
+            self.labels,
+            self.groups,
+            self.class_names,
+            folds=folds,
+            seed=seed,
+            given=self.folds,
+            copies=self.copies,
+        )
 
 
 Row = Callable[[int, Fold, int], FoldResult]
@@ -54,7 +82,7 @@ def cross_validate(
     protocol: Protocol,
     out: Path,
     *,
-    folds: int = 10,
+    folds: int | None = None,
     seeds: Sequence[int] = (0,),
     settings: Mapping[str, Any],
     finished: Callable[[FoldResult], None] = lambda result: None,
@@ -65,9 +93,9 @@ def cross_validate(
         row: Makes the results of a fold.
         model: Its name in tables.
         corpus: What it is evaluated on.
-        protocol: Of the folds. A seed decides the grouped ones, and not those of the paper.
+        protocol: Of the folds. A seed decides the grouped ones only.
         out: Folder of this evaluation.
-        folds: For each seed.
+        folds: For each seed; None: 10, or as many as the corpus comes with under `given`.
         seeds: Repetitions.
         settings: What decides the numbers besides model, corpus, protocol and folds.
         finished: Is told every fold, also those that were there.
@@ -78,20 +106,16 @@ def cross_validate(
         ResultsError: A finished fold is damaged.
         UnlabelledError: A clip has no label.
     """
+    divisions = {seed: corpus.divided(protocol, folds, seed) for seed in seeds}
+    folds = len(divisions[seeds[0]].folds)
     identity = {
         "model": model,
         "dataset": corpus.name,
         "corpus_fingerprint": corpus.fingerprint,
-        "labelling": _labelling(corpus),
+        "labelling": _labelling(corpus, protocol),
         "protocol": protocol,
         "folds": folds,
         **settings,
-    }
-    divisions = {
-        seed: divide(
-            protocol, corpus.labels, corpus.groups, corpus.class_names, folds=folds, seed=seed
-        )
-        for seed in seeds
     }
     claim(out, identity)
     results: list[FoldResult] = []
@@ -106,9 +130,16 @@ def cross_validate(
     return evaluation
 
 
-def _labelling(corpus: LabelledCorpus) -> str:
-    """Changes with labels and groups, which the fingerprint of the samples does not know of."""
-    content = [list(corpus.class_names), np.asarray(corpus.labels).tolist(), list(corpus.groups)]
+def _labelling(corpus: LabelledCorpus, protocol: Protocol) -> str:
+    """Changes with labels, groups, copies and folds, which the fingerprint does not know of."""
+    content: list[Any] = [
+        list(corpus.class_names),
+        np.asarray(corpus.labels).tolist(),
+        list(corpus.groups),
+    ]
+    # Nothing where there is nothing, so that evaluations of earlier versions are gone on with.
+    content += [[list(clips) for clips in corpus.copies]] if corpus.copies else []
+    content += [list(corpus.folds)] if protocol == "given" else []
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

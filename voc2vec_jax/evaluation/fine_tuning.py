@@ -134,7 +134,7 @@ class FineTuning:
             seed=seed,
             classes=tuple(self.corpus.class_names),
             clip_ids=tuple(self.corpus.ids[clip] for clip in fold.test),
-            groups=tuple(self.corpus.groups[clip] for clip in fold.test),
+            groups=tuple(self.corpus.units.names[clip] for clip in fold.test),
             labels=np.asarray(self.corpus.labels)[fold.test],
             predictions=logits.argmax(axis=1),
             scores=softmax(logits, axis=1),
@@ -153,7 +153,7 @@ class FineTuning:
         repository's script ends with a KeyError where a test part has one.
         """
         classes = np.arange(len(self.corpus.class_names))
-        if self.protocol == "grouped":
+        if self.protocol != "paper":
             return classes
         seen = dict.fromkeys(np.asarray(self.corpus.labels)[fold.train].tolist())
         return np.array([*seen, *(c for c in classes.tolist() if c not in seen)])
@@ -231,7 +231,7 @@ class FineTuning:
 
     def card_facts(self, chosen: Mapping[str, Any], scores: str = "") -> dict[str, str]:
         """Rows of the model card of an export; `scores` are those of all folds, once known."""
-        rule = "" if self.protocol == "grouped" else f" ({SELECTION_ON_TEST})"
+        rule = f" ({SELECTION_ON_TEST})" if self.protocol == "paper" else ""
         rows = {
             "task": "classification",
             "training data": f"{self.corpus.name}, {len(self.corpus.ids)} clips",

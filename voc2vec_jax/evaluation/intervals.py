@@ -35,8 +35,8 @@ class Spread:
 def over_folds(scores: Sequence[Scores], protocol: Protocol) -> dict[str, Spread]:
     """Mean and standard deviation over folds, by score.
 
-    The deviation is the sample's (n − 1) under `grouped`, and the population's (n) under `paper`,
-    as in the voc2vec repository. A single fold has none under `grouped`: NaN.
+    The deviation is the population's (n) under `paper`, as in the voc2vec repository, and else the
+    sample's (n − 1), which a single fold does not have: NaN.
     """
     ddof = 0 if protocol == "paper" else 1
     spreads = {}

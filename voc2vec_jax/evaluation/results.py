@@ -40,7 +40,8 @@ class FoldResult:
     classes: tuple[str, ...]
     clip_ids: tuple[str, ...]
     groups: tuple[str, ...]
-    """Speaker, session or upload of each clip; '' where unknown."""
+    """Of each clip, what its fold keeps whole and intervals resample: its speaker, session or
+    upload, or the first of those that copies join; '' for a clip on its own."""
     labels: Ints
     """[clips] index into the classes."""
     predictions: Ints
