@@ -29,7 +29,7 @@ def clip(key: str, emotion: str, **more: Any) -> dict[str, Any]:
     }
 
 
-CLIPS = [clip("a", "p"), clip("b", "j"), clip("c", "p"), clip("d", "j")]
+CLIPS = [clip("a", "p"), clip("b", "j"), clip("c", "P"), clip("d", "j")]
 
 
 def dataset(folder: Path, folds: list[dict[str, list[dict[str, Any]]]]) -> Path:
@@ -63,6 +63,7 @@ def test_one_fold_gives_its_parts(
         "label": "Fear",
         "fold": "train",
     }
+    assert [row["label"] for row in found] == ["Fear", "Happy", "Fear", "Happy"]
     assert [row["fold"] for row in found] == ["train", "train", "validation", "test"]
 
 

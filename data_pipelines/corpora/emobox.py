@@ -96,6 +96,8 @@ def _mark(part_of: dict[str, str], entries: Entries, name: str, fold: Path) -> N
 
 def _write(table: Path, folder: Path, clips: Entries, part_of: dict[str, str]) -> int:
     path = folder / "label_map.json"
+    if not path.exists() and (folder / "label_dict.json").exists():
+        path = folder / "label_dict.json"  # what EMOVO's is called
     recordings = folder.parents[1]
     segments = any("start_time" in entry for entry in clips.values())
     table.parent.mkdir(parents=True, exist_ok=True)
