@@ -110,6 +110,9 @@ def test_copies_share_a_side_of_every_grouped_fold() -> None:
         "120 clips are copies of one another, of 60 recordings",
         "copies share a side of every fold: 120 groups were joined into 60",
     )
+    assert division.grouped
+    assert not unaware.grouped
+    assert not any("stratified only" in text for text in division.warnings)
     none = divide("grouped", labels, groups, "abc", folds=5, copies=[])
     for one, two in zip(none.folds, unaware.folds, strict=True):
         np.testing.assert_array_equal(one.test, two.test)

@@ -155,10 +155,10 @@ def division_of(
         protocol=protocol,
         seed=seed,
         folds=tuple(parts),
-        grouped=protocol == "grouped" and _groups_matter(groups),
+        grouped=protocol == "grouped" and _groups_matter(units.names),
         leaking_share=share_also_in(parts, group_of, "train"),
         warnings=(
-            *_about_groups(protocol, groups),
+            *_about_groups(protocol, groups, units),
             *(leaking if protocol != "grouped" else ()),
             *said,
             *_about_units(parts, units),
@@ -200,14 +200,14 @@ def _groups_matter(groups: Sequence[str]) -> bool:
     return len(set(known)) < len(known)
 
 
-def _about_groups(protocol: Protocol, groups: Sequence[str]) -> list[str]:
+def _about_groups(protocol: Protocol, groups: Sequence[str], units: Units) -> list[str]:
     found, unknown = [], sum(group == "" for group in groups)
     if protocol == "paper":
         found.append(f"{SELECTION_ON_TEST}: scores are optimistic, as in the paper")
     if unknown == len(groups):
         kind = "stratified only" if protocol == "grouped" else "taken as they are"
         found.append(f"groups are unknown: folds are {kind}; a speaker may be on both sides")
-    elif protocol == "grouped" and not _groups_matter(groups):
+    elif protocol == "grouped" and not _groups_matter(units.names):
         found.append("no group has two clips: folds are stratified only")
     if 0 < unknown < len(groups):
         found.append(f"{unknown} of {len(groups)} clips have no group and count as one each")
