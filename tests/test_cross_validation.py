@@ -18,6 +18,8 @@ from voc2vec_jax.evaluation.csv_files import FOLDS, read_folds
 from voc2vec_jax.evaluation.folds import Fold
 from voc2vec_jax.evaluation.results import Evaluation, FoldResult, save_fold
 
+BARE: dict[str, Any] = {"content": {}, "settings": {}}
+
 CORPUS = make_corpus()
 ABOUT = CORPUS.ids, CORPUS.labels, CORPUS.groups, CORPUS.class_names
 Ran = list[tuple[int, int]]
@@ -39,7 +41,7 @@ def row_of(
 
 def validation(out: Path, ran: Ran, **options: Any) -> CrossValidation:
     row = row_of(ran, **{k: options.pop(k) for k in ("before",) if k in options})
-    settings = {"folds": 3, "settings": {}, "shared": True, **options}
+    settings = {"folds": 3, **BARE, "shared": True, **options}
     return CrossValidation(row, "m", CORPUS, "grouped", out, **settings)
 
 
@@ -49,11 +51,9 @@ def report(out: Path) -> dict[str, Any]:
 
 def test_the_folds_of_a_file_are_used_and_belong_to_the_folder(tmp_path: Path) -> None:
     """They are there before anything is run, and give the same results again."""
-    first = cross_validate(row_of([]), "m", CORPUS, "grouped", tmp_path / "a", folds=3, settings={})
+    first = cross_validate(row_of([]), "m", CORPUS, "grouped", tmp_path / "a", folds=3, **BARE)
     given = read_folds(tmp_path / "a" / FOLDS, *ABOUT)
-    again = cross_validate(
-        row_of([]), "m", CORPUS, "grouped", tmp_path / "b", given=given, settings={}
-    )
+    again = cross_validate(row_of([]), "m", CORPUS, "grouped", tmp_path / "b", given=given, **BARE)
     assert [r.clip_ids for r in again.results] == [r.clip_ids for r in first.results]
     assert again.folds_asked == 3
     for name in (FOLDS, "predictions.csv", "per_class.csv"):
@@ -65,10 +65,10 @@ def test_the_folds_of_a_file_are_used_and_belong_to_the_folder(tmp_path: Path) -
     lines[1:3] = [",".join(theirs), ",".join(ours)]
     (tmp_path / "other.csv").write_text("\n".join(lines))
     other = read_folds(tmp_path / "other.csv", *ABOUT)
-    with pytest.raises(ConfigError, match=r"other settings \(given_folds"):
+    with pytest.raises(ConfigError, match="the folds of --folds-csv"):
         validation(tmp_path / "b", [], given=other)
     with pytest.raises(ConfigError, match="fold 0 has a validation part, and `paper` chooses"):
-        cross_validate(row_of([]), "m", CORPUS, "paper", tmp_path / "c", given=other, settings={})
+        cross_validate(row_of([]), "m", CORPUS, "paper", tmp_path / "c", given=other, **BARE)
     assert not (tmp_path / "c").exists()
 
 
@@ -182,7 +182,7 @@ def test_what_is_finished_while_a_report_is_written_gets_into_the_next(tmp_path:
         drawn.append(evaluation.folds_run)
         for fold in (1, 2) if len(drawn) == 1 else ():
             part = mine._divisions[0].folds[fold]
-            save_fold(tmp_path, majority_row(CORPUS)(fold, part, 0))
+            save_fold(tmp_path, majority_row(CORPUS)(fold, part, 0), mine._identity.run_sha256)
 
     assert mine.publish(draw).complete
     assert drawn == [1, 3]

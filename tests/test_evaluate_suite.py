@@ -163,11 +163,11 @@ def test_what_lies_there_is_not_shown_as_that_of_a_command_that_failed(
 
     for code in (2, 3, 1, -9):
         ends(code)
-        assert runs.run("model", "clips.csv", "grouped", tmp_path) is None
+        assert runs.run("model", "clips.csv", None, "grouped", tmp_path) is None
         assert f"{tmp_path}: is not in the tables" in capsys.readouterr().err
     for code, writes in ((1, True), (0, False)):
         ends(code, writes)
-        found = runs.run("model", "clips.csv", "grouped", tmp_path)
+        found = runs.run("model", "clips.csv", None, "grouped", tmp_path)
         assert found is not None
         assert found.folds_run == 2
     assert capsys.readouterr().err.count("not in the tables") == 0
@@ -197,6 +197,39 @@ def test_a_corrupt_clip_stops_the_run_or_is_counted(
     content = json.loads((tmp_path / "out/paper/bad/majority/results.json").read_text())
     assert content["excluded_clips"] == 1
     assert content["excluded"][0]["file"] == "broken.wav"
+
+
+@pytest.mark.thorough
+def test_folds_of_the_corpus_are_evaluated_beside_others(
+    table: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    header, *lines = table.read_text().splitlines()
+    marked = table.with_name("marked.csv")
+    # Four folds of speakers; the recordings of the fifth and sixth are in the last.
+    folds = [str(min(index // 10, 3)) for index in range(len(lines))]
+    marked.write_text(
+        "\n".join([f"{header},fold", *(f"{a},{b}" for a, b in zip(lines, folds, strict=True))])
+    )
+    out = tmp_path / "out"
+    command = (
+        marked, "--out", out, "--data-dir", cache, "--protocols", "given", "paper", "--seeds", 0, 1,
+        "--baselines", "majority", "mfcc-lr",
+    )  # fmt: skip
+    assert run(monkeypatch, *command) == 0
+    found = json.loads((out / "given/marked/mfcc-lr/results.json").read_text())
+    assert (found["protocol"], found["folds_asked"], found["seeds"]) == ("given", 4, [0])
+    ids = [json.loads(path.read_text())["clip_ids"]
+           for path in sorted((out / "given/marked/mfcc-lr/folds").iterdir())]  # fmt: skip
+    assert [len(fold) for fold in ids] == [10, 10, 10, 30]
+    page = (out / "tables.md").read_text(encoding="utf-8")
+    assert "### Protocol given: paired tests of UAR" in page
+    assert "folds as the corpus comes with them" in page
+    assert "- marked, paper: the corpus comes with folds (0 10, 1 10, 2 10, 3 30)" in page
+    assert "- marked, given: only 6 groups are tested" in page
+    assert run(monkeypatch, *command, "--folds", 5) == 2
 
 
 COMMAND = """
@@ -262,7 +295,8 @@ def test_models_run_in_processes_of_their_own_and_a_dying_one_leaves_its_folds(
     figures = json.loads((tmp_path / "out" / "suite.json").read_text(encoding="utf-8"))
     pairs = {(test["first"], test["second"]): test for test in figures["paired_tests"]}
     assert pairs["majority", "good"]["difference"] == 0
-    assert (pairs["bad", "good"]["folds"], pairs["majority", "good"]["folds"]) == (4, 6)
+    # Of the six folds of both seeds two test the same speakers, and count once.
+    assert (pairs["bad", "good"]["folds"], pairs["majority", "good"]["folds"]) == (3, 5)
 
 
 @pytest.mark.parametrize(

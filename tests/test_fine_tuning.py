@@ -20,10 +20,11 @@ from tests.reference import clips as noise
 from voc2vec_jax.checkpoints.loading import from_pretrained
 from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.errors import ConfigError
-from voc2vec_jax.evaluation.cross_validation import LabelledCorpus, cross_validate
+from voc2vec_jax.evaluation.cross_validation import cross_validate
 from voc2vec_jax.evaluation.exporting import Exporting
 from voc2vec_jax.evaluation.fine_tuning import FineTuning
 from voc2vec_jax.evaluation.folds import Fold
+from voc2vec_jax.evaluation.labelled_corpus import LabelledCorpus
 from voc2vec_jax.evaluation.recipe import RECIPES, Recipe, fold_config
 from voc2vec_jax.evaluation.results import FoldResult, save_fold
 from voc2vec_jax.features.clip_states import pooled_states
@@ -249,12 +250,15 @@ def classifier_of(seed: int) -> PretrainedModel:
     return PretrainedModel(kind, model, params, preprocessor=Preprocessor())
 
 
+RUN = "5a" * 32
+
+
 def answer(number: int, score: float) -> FoldResult:
     """Of fold `number`, which was selected by `score`: two clips right, one wrong."""
     labels, classes = np.array([0, 1, 2]), np.eye(3)
     return FoldResult(
         number, 0, CLASSES, ("a", "b", "c"), ("", "", ""), labels, np.array([0, 1, 1]),
-        classes[[0, 1, 1]], {"selection_score": score},
+        classes[[0, 1, 1]], 6, {"selection_score": score},
     )  # fmt: skip
 
 
@@ -267,19 +271,19 @@ def test_every_fold_keeps_its_model_and_its_own_scores(tmp_path: Path) -> None:
         found = from_pretrained(tmp_path / "export" / f"seed0-fold0{result.fold}")
         for path, value in model.params.items():
             np.testing.assert_array_equal(found.params[path], value)
-        save_fold(tmp_path, result)
-    kept.finish_cards(results, "uar 0.667 ± 0.000")
+        save_fold(tmp_path, result, RUN)
+    kept.finish_cards(results, "uar 0.667 ± 0.000", RUN)
     card = (tmp_path / "export" / "seed0-fold01" / "README.md").read_text()
     assert "| this model | fold 1 of seed 0, uar 0.500 on the clips that selected" in card
     assert "| test scores of its fold | uar 0.667, macro_f1 0.556, accuracy 0.667 on 3" in card
     assert "| test scores over folds | uar 0.667 ± 0.000 |" in card
 
     Exporting("all", tmp_path, "grouped", RECIPE, "")  # goes on
-    save_fold(tmp_path, answer(2, 0.5))  # by a process that was started without it
+    save_fold(tmp_path, answer(2, 0.5), RUN)  # by a process that was started without it
     with pytest.raises(ConfigError, match=r"finished without it \(seed0-fold02\), whose models"):
         Exporting("all", tmp_path, "grouped", RECIPE, "")
     with pytest.raises(ConfigError, match="seed0-fold02"):
-        kept.finish_cards([*results, answer(2, 0.5)], "")
+        kept.finish_cards([*results, answer(2, 0.5)], "", RUN)
     with pytest.raises(ConfigError, match=r"--export best: .* finished without it"):
         Exporting("best", tmp_path, "grouped", RECIPE, "")
 

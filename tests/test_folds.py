@@ -1,15 +1,18 @@
 """Folds: the paper's to the index, the grouped ones without a group on two sides."""
 
 import random
+import warnings
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedGroupKFold
 
 from voc2vec_jax.errors import ConfigError, UnlabelledError
 from voc2vec_jax.evaluation.division import divide
 from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST, Fold, grouped_folds, paper_folds
+from voc2vec_jax.evaluation.stratified import stratified_splits
 
 SIZES = {
     "asvp_esd": 12_625,
@@ -116,6 +119,65 @@ def test_folds_of_groups_are_stratified() -> None:
             assert abs(len(fold.test) / len(labels) - 1 / 5) < 0.02
             shares = np.bincount(labels[fold.test], minlength=4) / len(fold.test)
             np.testing.assert_allclose(shares, whole, atol=0.03)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    corpus=st.lists(
+        st.lists(st.integers(0, 5), min_size=1, max_size=8), min_size=10, max_size=60
+    ).filter(lambda groups: max(np.bincount(np.concatenate(groups))) >= 8),
+    folds=st.integers(2, 8),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_groups_go_where_scikit_learn_puts_them(
+    corpus: list[list[int]], folds: int, seed: int
+) -> None:
+    """Published folds stand on its rule; ties of small groups are many here."""
+    labels, groups = flatten(corpus)
+    assume(len(corpus) < len(labels))
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        expected = list(splitter.split(np.zeros(len(labels)), labels, groups))
+    found = stratified_splits(labels, np.array(groups), folds, seed)
+    for (rest, held), (their_rest, their_held) in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(held, their_held)
+        np.testing.assert_array_equal(rest, their_rest)
+
+
+@pytest.mark.thorough
+def test_many_classes_and_groups_go_where_scikit_learn_puts_them() -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(5):
+        labels, groups = rng.integers(0, 40, 3_000), rng.integers(0, 400, 3_000)
+        splitter = StratifiedGroupKFold(10, shuffle=True, random_state=seed)
+        expected = splitter.split(np.zeros(3_000), labels, groups)
+        for (_, held), (_, theirs) in zip(
+            stratified_splits(labels, groups, 10, seed), expected, strict=True
+        ):
+            np.testing.assert_array_equal(held, theirs)
+
+
+def test_a_division_is_made_once_for_the_same_corpus() -> None:
+    """The suite asks for it with every row."""
+    labels, groups = make_corpus()
+    first = divide("grouped", labels, groups, "abc", folds=3)
+    assert divide("grouped", labels.copy(), list(groups), "abc", folds=3) is first
+    groups[0] = "g7"
+    changed = [
+        divide("grouped", labels, groups, "abc", folds=3),
+        divide("grouped", labels, groups, "abc", folds=3, seed=1),
+        divide("grouped", labels, groups, "abc", folds=3, copies=[[0, 1]]),
+    ]
+    assert len({id(division) for division in [first, *changed]}) == 4
+
+
+def test_few_groups_are_said() -> None:
+    labels = np.tile([0, 1, 2], 40)
+    for count, few in ((19, True), (20, False)):
+        groups = [f"g{clip % count}" for clip in range(120)]
+        said = divide("grouped", labels, groups, "abc", folds=3).warnings
+        assert any(text.startswith("only 19 groups are tested") for text in said) == few
 
 
 def test_unequal_folds_are_said() -> None:

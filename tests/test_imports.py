@@ -24,7 +24,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "cli": (
         *("evaluation", "training", "features", "objectives", "checkpoints", "distributed"),
         *("scores", "compiling", "config", "audio", "errors"),
-        *("data_pipelines.batches", "data_pipelines.corpora", "data_pipelines.stores"),
+        *("data_pipelines.preparation", "data_pipelines.batches", "data_pipelines.corpora"),
+        "data_pipelines.stores",
     ),
     "evaluation": (
         *("training", "features", "objectives", "checkpoints", "distributed", "models"),
@@ -42,7 +43,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "distributed": ("config", "errors"),
     "data_pipelines.preparation": (
         *("data_pipelines.builders", "data_pipelines.corpora", "data_pipelines.stores"),
-        *("audio", "errors"),
+        *("audio", "files", "errors"),
     ),
     "data_pipelines.builders": (
         *("data_pipelines.corpora", "data_pipelines.stores", "audio", "files", "errors"),

@@ -35,6 +35,7 @@ def make_fold(fold: int = 3, seed: int = 0, clips: int = 5, **changes: Any) -> F
         "labels": rng.integers(0, 3, clips),
         "predictions": scores.argmax(axis=1),
         "scores": scores,
+        "train_clips": 4 * clips,
         "facts": {"epochs": 7, "best_epoch": 2, "selection_uar": 0.25, "seconds": 1.5},
     }
     return FoldResult(**{**fields, **changes})  # type: ignore[arg-type]
@@ -60,6 +61,7 @@ def test_a_fold_comes_back_as_it_was(tmp_path: Path) -> None:
         ({"predictions": np.zeros(5)}, "predictions: float64, not integers"),
         ({"scores": np.full((5, 3), np.nan)}, "scores: negative or not finite"),
         ({"scores": np.ones((5, 3))}, "scores: do not sum to 1"),
+        ({"train_clips": 0}, "train_clips: 0, below 1"),
         ({"clip_ids": ("a", "b", "c", "d", "a")}, "5 clips, 4 of them distinct"),
     ],
 )

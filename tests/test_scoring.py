@@ -2,16 +2,19 @@
 
 import dataclasses
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn import metrics
 
 from voc2vec_jax.evaluation.intervals import intervals, over_folds
-from voc2vec_jax.scores import ClassScores, Scores, confusion, per_class, scores_of
+from voc2vec_jax.scores import ClassScores, Scores, confusion, per_class, scores_of, scores_of_all
 
+Interval = Callable[..., dict[str, tuple[float, float]]]
 CLASSES = 4
 ANSWERS = st.lists(
     st.tuples(st.integers(0, CLASSES - 1), st.integers(0, CLASSES - 1)), min_size=1, max_size=40
@@ -129,6 +132,103 @@ def test_few_groups_widen_an_interval() -> None:
     by_group = intervals(labels, predictions, groups, 2)["uar"]
     by_clip = intervals(labels, predictions, [""] * 400, 2)["uar"]
     assert by_group[1] - by_group[0] > 3 * (by_clip[1] - by_clip[0])
+
+
+def rare_class(groups: int, owners: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Five classes of all groups, half of them right, and one that few groups have, never right."""
+    rng = np.random.default_rng(0)
+    labels = np.concatenate([np.tile(np.repeat(np.arange(5), 6), groups), np.full(6 * owners, 5)])
+    names = [f"g{g}" for g in range(groups) for _ in range(30)]
+    names += [f"g{g}" for g in range(owners) for _ in range(6)]
+    wrong = (labels + 1) % 5
+    predictions = np.where((labels < 5) & (rng.random(len(labels)) < 0.5), labels, wrong)
+    return labels, predictions, names
+
+
+@pytest.mark.parametrize(("groups", "owners"), [(8, 1), (11, 1), (50, 2)])
+def test_every_draw_has_every_class(groups: int, owners: int) -> None:
+    """A draw without the class that is never recognised would have a higher UAR."""
+    labels, predictions, names = rare_class(groups, owners)
+    point = scores_of(confusion(labels, predictions, 6)).uar
+    low, high = intervals(labels, predictions, names, 6)["uar"]
+    assert 0.35 < (point - low) / (high - low) < 0.65
+    # The classes that everyone has decide the rest: five sixths of their own interval.
+    common = labels < 5
+    theirs = [name for name, kept in zip(names, common, strict=True) if kept]
+    alone = intervals(labels[common], predictions[common], theirs, 5)["uar"]
+    assert high - low == pytest.approx(5 / 6 * (alone[1] - alone[0]), rel=1e-6)
+
+
+def test_a_group_that_is_alone_says_nothing_of_others() -> None:
+    labels = np.tile([0, 1], 10)
+    assert intervals(labels, labels, ["one"] * 20, 2)["uar"] == (0, 1)
+
+
+def test_an_interval_is_the_weighted_draws_written_out() -> None:
+    """One draw after the other, each clip with the weight of its group."""
+    rng = np.random.default_rng(3)
+    labels, predictions = rng.integers(0, 3, 90), rng.integers(0, 3, 90)
+    owners = np.arange(90) % 9
+    found = intervals(labels, predictions, [f"g{o}" for o in owners], 3, replicates=50, seed=4)
+    weights = np.random.default_rng(4).standard_exponential((9, 50))
+    drawn = [metrics.balanced_accuracy_score(labels, predictions, sample_weight=weights[owners, r])
+             for r in range(50)]  # fmt: skip
+    point = metrics.balanced_accuracy_score(labels, predictions)
+    wide = np.sqrt(10 / 8) * stats.t.ppf(0.975, 8) / stats.norm.ppf(0.975)
+    expected = point + wide * (np.quantile(drawn, [0.025, 0.975]) - point)
+    assert found["uar"] == pytest.approx(tuple(expected))
+
+
+def coverage(
+    groups: int, clips: int, trials: int, ease: float = 0.0, interval: Interval = intervals
+) -> float:
+    """How often an interval holds the UAR over all speakers, who differ in how easy they are."""
+    rng = np.random.default_rng(groups)
+    eases = ease + np.linspace(-1, 1, 6)
+    truth = (1 / (1 + np.exp(-rng.normal(size=(100_000, 1)) - eases))).mean()
+    owners = np.repeat(np.arange(groups), clips)
+    names, covered = [f"g{o}" for o in owners], 0
+    for _ in range(trials):
+        right = 1 / (1 + np.exp(-rng.normal(size=(groups, 1)) - eases))  # [groups, classes]
+        labels = rng.integers(0, 6, len(owners))
+        other = (labels + rng.integers(1, 6, len(owners))) % 6
+        predictions = np.where(rng.random(len(owners)) < right[owners, labels], labels, other)
+        low, high = interval(labels, predictions, names, 6, replicates=500)["uar"]
+        covered += low <= truth <= high
+    return covered / trials
+
+
+def drawn_with_replacement(
+    labels: np.ndarray, predictions: np.ndarray, groups: list[str], classes: int, *, replicates: int
+) -> dict[str, tuple[float, float]]:
+    """What `intervals` gave before: percentiles of draws of as many groups as there are."""
+    members = np.unique(groups, return_inverse=True)[1]
+    count = members.max() + 1
+    by_group = np.zeros((count, classes * classes))
+    np.add.at(by_group, (members, labels * classes + predictions), 1)
+    draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), replicates)
+    drawn = scores_of_all((draws @ by_group).reshape(-1, classes, classes), "grouped")
+    low, high = np.quantile(drawn[0], [0.025, 0.975])
+    return {"uar": (low, high)}
+
+
+def test_intervals_of_eight_speakers_cover_nearly_as_often_as_they_say() -> None:
+    """Percentiles of draws with replacement cover .87, five standard errors below .95 here."""
+    assert coverage(8, 30, 200) > 0.95 - 2.5 * np.sqrt(0.95 * 0.05 / 200)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("ease", [0.0, 2.0])
+@pytest.mark.parametrize("groups", [8, 11, 27, 100])
+def test_intervals_of_few_and_many_speakers_cover(groups: int, ease: float) -> None:
+    """The table of docs/evaluation.md (run with -s): a UAR of about .5, and one of about .85."""
+    found, before = (
+        coverage(groups, 60, 1_000, ease, interval)
+        for interval in (intervals, drawn_with_replacement)
+    )
+    print(f"{groups} groups, ease {ease:g}: {found:.3f}; drawn with replacement {before:.3f}")
+    assert 0.90 < found < 0.975
+    assert found > before - 0.005
 
 
 @pytest.mark.parametrize("accuracy", [0.5, 0.8])

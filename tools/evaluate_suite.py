@@ -16,40 +16,28 @@ research and non-commercial use only.
 
 import itertools
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from data_pipelines.corpora.sources import default_data_dir
+from tools.evaluation.pages import Boards, by_dataset, write_tables
 from tools.evaluation.rows import ModelRuns, host_rows, named
 from voc2vec_jax.cli.command import parsed, prepare_process, run
 from voc2vec_jax.cli.corpus import corpus_name, named_corpus, open_labelled
 from voc2vec_jax.config.recipe import Protocol
 from voc2vec_jax.errors import DONE, FAILED, ConfigError, ResultsError
-from voc2vec_jax.evaluation import published
-from voc2vec_jax.evaluation.cross_validation import LabelledCorpus, cross_validate
+from voc2vec_jax.evaluation.cross_validation import cross_validate
 from voc2vec_jax.evaluation.csv_files import GivenFolds, read_folds
-from voc2vec_jax.evaluation.division import described, divide
+from voc2vec_jax.evaluation.labelled_corpus import LabelledCorpus
 from voc2vec_jax.evaluation.plots import plot_confusion, plot_recalls
-from voc2vec_jax.evaluation.report import finite, report, summarise
+from voc2vec_jax.evaluation.report import summarise
 from voc2vec_jax.evaluation.results import Evaluation, FoldResult
-from voc2vec_jax.evaluation.significance import PairedTest, compare_all
-from voc2vec_jax.evaluation.tables import (
-    Scoreboard,
-    Scored,
-    Table,
-    gap_table,
-    main_table,
-    pooled_table,
-    significance_table,
-)
-from voc2vec_jax.files import write_json, write_text
-
-Boards = dict[Protocol, dict[tuple[str, str], Scored]]
+from voc2vec_jax.evaluation.tables import Scored
 
 
 @dataclass(frozen=True)
@@ -71,13 +59,15 @@ class Arguments:
     model_flags: str = ""
     """Flags of that command for every model: --model-flags="--epochs 5"."""
     protocols: tuple[Protocol, ...] = ("grouped", "paper")
-    folds: int = 10
+    """`given`: the folds that the corpora come with, for which --folds is left out."""
+    folds: int | None = None
+    """Default 10."""
     folds_csv: str | None = None
     """Folds of a file for every row, as in `voc2vec_jax.evaluate`, instead of dividing into
     `folds`; `{dataset}` in it stands for the name of the dataset."""
     seeds: tuple[int, ...] = (0,)
     """Each is another division into folds under `grouped`. Baselines know no other chance, so that
-    they run under `paper` for the first of them only."""
+    they run under `paper` and `given` for the first of them only."""
     exclude_bad: bool = False
     """Leave files out that cannot be read, and count them in every table, instead of stopping."""
     data_dir: Path | None = None
@@ -106,12 +96,8 @@ def run_suite(arguments: Arguments) -> bool:
     boards: Boards = {protocol: {} for protocol in arguments.protocols}
     for corpus, protocol in itertools.product(corpora.values(), arguments.protocols):
         # Folds that cannot be are refused here, before features are computed for minutes.
-        about, own = (corpus.labels, corpus.groups, corpus.class_names), given[corpus.name]
         for seed in arguments.seeds:
-            if own is None:
-                divide(protocol, *about, folds=arguments.folds, seed=seed)
-            else:
-                described(protocol, seed, own.of_seed(seed), *about)
+            corpus.divided(protocol, arguments.folds, seed, given[corpus.name])
     complete = True
     for corpus in corpora.values():
         complete &= run_here(arguments, corpus, given[corpus.name], data_dir, boards)
@@ -135,7 +121,7 @@ def run_suite(arguments: Arguments) -> bool:
                     boards[protocol][name, corpus.name] = _scored(evaluation, out)
                     write_tables(arguments.out, boards)
     for protocol, board in boards.items():
-        for dataset, rows in _by_dataset(board).items():
+        for dataset, rows in by_dataset(board).items():
             plot_recalls(
                 {s.evaluation.model: s.summary.recalls for s in rows},
                 rows[0].evaluation.results[0].classes,
@@ -184,7 +170,7 @@ def run_here(
     for name, contender in contenders.items():
         for protocol in arguments.protocols:
             out = arguments.out / protocol / corpus.name / name
-            seeds = arguments.seeds[:1] if protocol == "paper" else arguments.seeds
+            seeds = arguments.seeds if protocol == "grouped" else arguments.seeds[:1]
             evaluate = partial(
                 cross_validate, contender.row, name, corpus, protocol, out,
                 folds=arguments.folds, seeds=seeds, given=given, content=contender.content,
@@ -207,13 +193,6 @@ def _unless_refused(evaluate: Callable[[], Evaluation | None], row: str) -> Eval
         return None
 
 
-def _by_dataset(board: Scoreboard) -> dict[str, list[Scored]]:
-    found: dict[str, list[Scored]] = {}
-    for (_, dataset), scored in board.items():
-        found.setdefault(dataset, []).append(scored)
-    return found
-
-
 def _counter(out: Path) -> Callable[[FoldResult], None]:
     def finished(result: FoldResult) -> None:
         print(f"{out}: seed {result.seed} fold {result.fold}", file=sys.stderr, flush=True)
@@ -227,67 +206,6 @@ def _scored(evaluation: Evaluation, out: Path) -> Scored:
     classes = evaluation.results[0].classes
     plot_confusion(summary.confusion, classes, title, out / "confusion.png")
     return Scored(evaluation, summary)
-
-
-def write_tables(out: Path, boards: Mapping[Protocol, Scoreboard]) -> None:
-    """Tables and figures of all that is finished."""
-    tables: list[Table] = []
-    tests: dict[Protocol, dict[str, list[PairedTest]]] = {}
-    for protocol, board in boards.items():
-        if not board:
-            continue
-        tests[protocol] = {
-            dataset: compare_all([s.evaluation for s in found])
-            for dataset, found in _by_dataset(board).items()
-        }
-        tables += [main_table(board, protocol), pooled_table(board, protocol)]
-        tables.append(significance_table(tests[protocol], board, protocol))
-    if boards.get("grouped") and boards.get("paper"):
-        tables.append(gap_table(boards["grouped"], boards["paper"]))
-    warnings = _warnings(boards)
-    text = "\n".join([*(table.markdown() for table in tables), *warnings]) + "\n"
-    # By many: two suites may run into one folder.
-    write_text(out / "tables.md", text, by_many=True)
-    latex = "\n".join(table.latex() for table in tables)
-    write_text(out / "tables.tex", latex, by_many=True)
-    write_json(out / "suite.json", _figures(boards, tests), by_many=True)
-
-
-def _warnings(boards: Mapping[Protocol, Scoreboard]) -> list[str]:
-    """What readers have to know of each dataset and protocol."""
-    lines = [
-        f"- {dataset}, {protocol}: {warning}"
-        for protocol, board in boards.items()
-        for (_, dataset), scored in board.items()
-        for warning in scored.evaluation.warnings
-    ]
-    return ["### What to know", "", *dict.fromkeys(lines)] if lines else []
-
-
-def _figures(
-    boards: Mapping[Protocol, Scoreboard], tests: Mapping[Protocol, Mapping[str, list[PairedTest]]]
-) -> dict[str, Any]:
-    """The scores of `results.json` of each evaluation, the tests, and the published rows."""
-    left_out = ("per_fold", "excluded", "confusion", "settings")
-    return {
-        "evaluations": [
-            {name: value for name, value in report(s.evaluation).items() if name not in left_out}
-            for board in boards.values()
-            for s in board.values()
-        ],
-        "paired_tests": [
-            # JSON has no infinity: t of folds that all differ by the same.
-            {"protocol": protocol, "dataset": dataset, **finite(asdict(test))}
-            for protocol, by_dataset in tests.items()
-            for dataset, found in by_dataset.items()
-            for test in found
-        ],
-        "published": {
-            "source": published.SOURCE,
-            "protocol": published.PROTOCOL,
-            "rows": [asdict(row) for row in published.VOC2VEC_TABLE],
-        },
-    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:

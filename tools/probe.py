@@ -16,14 +16,16 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
+from data_pipelines.preparation.copies import copies_of
 from data_pipelines.stores.flat_store import FlatStore, from_int16
 from voc2vec_jax.checkpoints.loading import load_encoder
 from voc2vec_jax.checkpoints.pretrained import PretrainedModel
-from voc2vec_jax.cli.command import parsed, prepare_process, run
+from voc2vec_jax.cli.command import parsed, prepare_process, run, say
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.evaluation import probing
 from voc2vec_jax.evaluation.clip_vectors import EXTRACTORS, mfcc_statistics
 from voc2vec_jax.evaluation.identity import Identity, labelling_sha256, refuse_other_figures
+from voc2vec_jax.evaluation.independent_units import said_of_copies, said_of_joining, units_of
 from voc2vec_jax.evaluation.linear import LOGISTIC_REGRESSION
 from voc2vec_jax.evaluation.versions import versions
 from voc2vec_jax.files import write_json
@@ -69,15 +71,28 @@ def read_clips(arguments: Arguments) -> tuple[FlatStore, list[NDArray[np.float32
     return store, [from_int16(store.read(clip, 0, length)) for clip, length in lengths]
 
 
+def groups_of(store: FlatStore) -> Sequence[str]:
+    """Group of each clip, joined where clips are copies of one another, which is said."""
+    if (store.labels < 0).any():  # is refused anyway, and need not be listened to first
+        return store.groups
+    units = units_of(store.groups, copies_of(store))
+    for sentence in (*said_of_copies(units, store.labels), *said_of_joining(units)):
+        say(f"note: {sentence}")
+    return units.names
+
+
 def identity_of(
-    arguments: Arguments, store: FlatStore, loaded: Sequence[PretrainedModel]
+    arguments: Arguments,
+    store: FlatStore,
+    groups: Sequence[str],
+    loaded: Sequence[PretrainedModel],
 ) -> Identity:
     """What decides the figures."""
     return Identity(
         content={
             **{f"model {place}": model.sha256 for place, model in enumerate(loaded, start=1)},
             "corpus_fingerprint": store.fingerprint,
-            "labelling_sha256": labelling_sha256(store.class_names, store.labels, store.groups),
+            "labelling_sha256": labelling_sha256(store.class_names, store.labels, groups),
         },
         settings={
             "folds": arguments.folds,
@@ -93,6 +108,7 @@ def identity_of(
 def rows(
     arguments: Arguments,
     store: FlatStore,
+    groups: Sequence[str],
     waveforms: list[NDArray[np.float32]],
     loaded: Sequence[PretrainedModel],
 ) -> list[Row]:
@@ -103,7 +119,7 @@ def rows(
         for features in sources:
             for seed in arguments.seeds:
                 found = probing.probe(
-                    features, store.labels, store.groups, folds=arguments.folds, seed=seed
+                    features, store.labels, groups, folds=arguments.folds, seed=seed
                 )
                 for layer, score in found.items():
                     scores.setdefault(layer, []).append(score)
@@ -140,7 +156,11 @@ def lines(row: Row) -> list[str]:
 
 
 def report(
-    arguments: Arguments, store: FlatStore, made: list[Row], identity: Identity
+    arguments: Arguments,
+    store: FlatStore,
+    groups: Sequence[str],
+    made: list[Row],
+    identity: Identity,
 ) -> dict[str, object]:
     """The figures as plain values, without paths of the machine."""
     table = []
@@ -159,7 +179,7 @@ def report(
         "table": arguments.table.name,
         "clips": len(store.ids),
         "classes": store.class_names,
-        "groups": len(set(store.groups)),
+        "groups": len(set(groups)),
         "folds": arguments.folds,
         "division_seeds": list(arguments.seeds),
         "init_seeds": list(arguments.init_seeds),
@@ -173,14 +193,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     def work() -> None:
         arguments = parsed(Arguments, argv, __doc__, "tools.probe")
         store, waveforms = read_clips(arguments)
+        groups = groups_of(store)
         loaded = [load_encoder(source, padding="masked") for source in arguments.models]
-        identity = identity_of(arguments, store, loaded)
+        identity = identity_of(arguments, store, groups, loaded)
         if arguments.out is not None:
             refuse_other_figures(arguments.out, identity)
         print("| features | layer | UAR | macro F1 | models × divisions |\n|---|---|---|---|---|")
-        made = rows(arguments, store, waveforms, loaded)
+        made = rows(arguments, store, groups, waveforms, loaded)
         if arguments.out is not None:
-            write_json(arguments.out, report(arguments, store, made, identity))
+            write_json(arguments.out, report(arguments, store, groups, made, identity))
 
     return run(work)
 

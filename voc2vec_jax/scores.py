@@ -95,14 +95,17 @@ def per_class(counts: NDArray[Any]) -> list[ClassScores]:
 
 
 def scores_of_all(counts: Floats, protocol: Protocol) -> Floats:
-    """[..., classes, classes] -> [3, ...] UAR, macro F1, accuracy; some clip in each matrix."""
+    """[..., classes, classes] -> [3, ...] UAR, macro F1, accuracy; some clip in each matrix.
+
+    Counts may be weights of any scale.
+    """
     right = np.diagonal(counts, axis1=-2, axis2=-1)  # [..., classes]
     labelled, predicted = counts.sum(axis=-1), counts.sum(axis=-2)
     counted = labelled > 0
     if protocol == "paper":
         counted = counted | (predicted > 0)
-    recall = right / np.maximum(labelled, 1)
-    f1 = 2 * right / np.maximum(labelled + predicted, 1)
+    recall = _shares(right, labelled)
+    f1 = _shares(2 * right, labelled + predicted)
     classes = counted.sum(axis=-1)
     return np.stack(
         [
@@ -111,3 +114,8 @@ def scores_of_all(counts: Floats, protocol: Protocol) -> Floats:
             right.sum(axis=-1) / labelled.sum(axis=-1),
         ]
     )
+
+
+def _shares(parts: Floats, wholes: Floats) -> Floats:
+    """parts / wholes, and 0 of nothing."""
+    return np.divide(parts, wholes, out=np.zeros_like(parts), where=wholes > 0)

@@ -2,9 +2,11 @@
 
     python -m data_pipelines.corpora emogator EMOGATOR clips.csv
     python -m data_pipelines.corpora donateacry DONATEACRY clips.csv
+    python -m data_pipelines.corpora emobox EmoBox/data/DATASET clips.csv
 
 writes a table with the columns path, label and group for `--data.table` and `tools.probe`. A file
 whose name does not follow its corpus's rule is an error: a wrong group would leak between folds.
+EmoBox's lists name no group; its folds are the column `fold` (`emobox.py`).
 """
 
 import argparse
@@ -14,6 +16,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from data_pipelines.corpora.emobox import write_emobox_table
 from voc2vec_jax.audio.signal import find_audio
 from voc2vec_jax.errors import DataError
 
@@ -77,6 +80,8 @@ CORPORA: dict[str, Callable[[Path], tuple[str, str]]] = {
     "donateacry": donateacry_clip,
 }
 
+EMOBOX = "emobox"
+
 
 def write_table(corpus: str, folder: str | Path, table: str | Path) -> int:
     """Writes path (absolute), label and group of every audio file of a corpus.
@@ -109,14 +114,22 @@ def write_table(corpus: str, folder: str | Path, table: str | Path) -> int:
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(
-        description="Write the table (path, label, group) of a corpus whose file names say both."
+        description="Write the table (path, label, group) of a corpus whose file names say both, or"
+        " that of a dataset of EmoBox (path, id, label, fold)."
     )
-    parser.add_argument("corpus", choices=sorted(CORPORA))
-    parser.add_argument("folder", type=Path, help="where its recordings are, searched recursively")
+    parser.add_argument("corpus", choices=[*sorted(CORPORA), EMOBOX])
+    parser.add_argument(
+        "folder",
+        type=Path,
+        help="where its recordings are, searched recursively; for emobox EmoBox/data/DATASET",
+    )
     parser.add_argument("table", type=Path, help="the CSV to write")
     args = parser.parse_args()
     try:
-        count = write_table(args.corpus, args.folder, args.table)
+        if args.corpus == EMOBOX:
+            count = write_emobox_table(args.folder, args.table)
+        else:
+            count = write_table(args.corpus, args.folder, args.table)
     except (DataError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"clips={count} table={args.table}")

@@ -7,8 +7,7 @@ recordings at 8 kHz have them all.
 """
 
 import itertools
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +40,8 @@ MIN_DEVIATIONS = 5.0
 """How many standard deviations below chance it has to be as well, which decides for short clips."""
 
 _BLOCK_FRAMES = 512
+_OFFSET = 1 << 31
+"""Added to an alignment to make it positive."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,11 +122,14 @@ class FingerprintIndex:
 
     def search(self, query: Fingerprint) -> list[Match]:
         """The clips that are the recording of `query`, or contain it or a part of it."""
-        votes: Counter[tuple[int, int]] = Counter()
-        for clip, offset in self._hits(query):
-            votes[clip, offset] += 1
+        clips, offsets = self._hits(query)
+        # One number for each alignment; the most common first, of equals the one found first.
+        keys = clips.astype(np.int64) << 32 | (offsets.astype(np.int64) + _OFFSET)
+        alignments, first, votes = np.unique(keys, return_index=True, return_counts=True)
+        chosen = alignments[np.lexsort((first, -votes))[:CANDIDATES]].tolist()
         best: dict[int, Match] = {}
-        for (clip, offset), _ in votes.most_common(CANDIDATES):
+        for key in chosen:
+            clip, offset = key >> 32, (key & 0xFFFFFFFF) - _OFFSET
             rate, frames = _compare(self._fingerprints[clip], query, offset)
             # Windows overlap, so that only one frame in sixteen tells something new.
             deviation = 0.5 / np.sqrt(max(HASH_BITS * frames * HOP_SAMPLES / WINDOW_SAMPLES, 1))
@@ -134,20 +138,25 @@ class FingerprintIndex:
                 best[clip] = Match(clip, offset * HOP_SAMPLES / SAMPLE_RATE, rate)
         return sorted(best.values(), key=lambda match: match.error_rate)
 
-    def _hits(self, query: Fingerprint) -> Iterator[tuple[int, int]]:
+    def _hits(self, query: Fingerprint) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Clip, and frame in it at which the query would start, for each hash they share."""
         (own_frames,) = np.nonzero(query.sounding)
         flips = np.uint32(1) << query.weakest.astype(np.uint32)  # [F, WEAK_BITS]
-        for count in range(WEAK_BITS + 1):
-            for chosen in itertools.combinations(range(WEAK_BITS), count):
-                flip = np.bitwise_or.reduce(flips[:, list(chosen)], axis=1).astype(np.uint32)
-                wanted = (query.hashes ^ flip)[own_frames]
-                first = np.searchsorted(self._hashes, wanted, side="left")
-                last = np.searchsorted(self._hashes, wanted, side="right")
-                for place in np.nonzero((first < last) & (last - first <= MOST_COMMON))[0]:
-                    found = slice(first[place], last[place])
-                    offsets = self._frames[found] - own_frames[place]
-                    yield from zip(self._clips[found].tolist(), offsets.tolist(), strict=True)
+        subsets = [
+            list(chosen)
+            for count in range(WEAK_BITS + 1)
+            for chosen in itertools.combinations(range(WEAK_BITS), count)
+        ]
+        flip = np.stack([np.bitwise_or.reduce(flips[:, s], axis=1) for s in subsets])
+        wanted = (query.hashes ^ flip.astype(np.uint32))[:, own_frames].ravel()
+        first = np.searchsorted(self._hashes, wanted, side="left")
+        counts = np.searchsorted(self._hashes, wanted, side="right") - first
+        counts[counts > MOST_COMMON] = 0
+        # Runs of places in the index, one run after the other.
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        places = np.repeat(first, counts) + within
+        frames = np.repeat(np.tile(own_frames, len(subsets)), counts)
+        return self._clips[places], self._frames[places] - frames
 
 
 def _compare(one: Fingerprint, other: Fingerprint, offset: int) -> tuple[float, int]:

@@ -2,15 +2,18 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import track
 
 from data_pipelines.preparation.fingerprint import Fingerprint, FingerprintIndex, fingerprint
 from data_pipelines.stores.flat_store import FlatStore
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,23 @@ def _clips(store: FlatStore, name: str) -> Iterator[tuple[str, Fingerprint]]:
         samples = store.read(clip, 0, int(store.lengths[clip]))
         return hashlib.sha256(samples.tobytes()).hexdigest(), fingerprint(samples)
 
+    return in_threads(describe, range(len(store.ids)), f"Fingerprints of {name}")
+
+
+def in_threads(work: Callable[[int], Result], clips: Sequence[int], text: str) -> Iterator[Result]:
+    """The result of each clip, in order, with a bar of progress at a terminal.
+
+    Args:
+        work: Does most of its work outside the interpreter's lock, as numpy does.
+        clips: Are given to it.
+        text: Stands before the bar.
+    """
     console = Console(stderr=True)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from track(
-            pool.map(describe, range(len(store.ids))),
-            f"Fingerprints of {name}",
-            total=len(store.ids),
+            pool.map(work, clips),
+            text,
+            total=len(clips),
             console=console,
             disable=not console.is_terminal,
         )

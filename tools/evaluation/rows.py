@@ -20,8 +20,8 @@ from voc2vec_jax.evaluation.baselines import (
     embeddings,
     settings_of,
 )
-from voc2vec_jax.evaluation.cross_validation import LabelledCorpus
 from voc2vec_jax.evaluation.csv_files import GivenFolds
+from voc2vec_jax.evaluation.labelled_corpus import LabelledCorpus
 from voc2vec_jax.evaluation.report import load_evaluation
 from voc2vec_jax.evaluation.results import RESULTS, Evaluation
 
@@ -85,7 +85,7 @@ def named(flag: str, given: Sequence[str]) -> dict[str, str]:
 class ModelRuns:
     """How models are fine-tuned, whichever they are."""
 
-    folds: int
+    folds: int | None
     seeds: tuple[int, ...]
     data_dir: Path
     exclude_bad: bool
@@ -99,8 +99,9 @@ class ModelRuns:
         source, *own = shlex.split(source)
         corpus = ["--table" if is_table(dataset) else "--dataset", dataset]
         words = [*EVALUATE, "--model", source, *corpus, "--data-dir", str(self.data_dir)]
-        folds = ["--folds", str(self.folds)] if given is None else ["--folds-csv", str(given.path)]
-        words += ["--protocol", protocol, *folds, "--out", str(out)]
+        words += ["--protocol", protocol, "--out", str(out)]
+        words += [] if self.folds is None else ["--folds", str(self.folds)]
+        words += [] if given is None else ["--folds-csv", str(given.path)]
         words += ["--seeds", *map(str, self.seeds)]
         words += ["--exclude-bad"] if self.exclude_bad else []
         return [*words, *shlex.split(self.flags), *own]

@@ -4,10 +4,11 @@ from pathlib import Path
 
 from data_pipelines.batches.fine_tuning import dropped_files
 from data_pipelines.corpora import sources
+from data_pipelines.preparation.copies import copies_of
 from data_pipelines.stores.flat_store import FlatStore, from_int16
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.errors import DataError
-from voc2vec_jax.evaluation.cross_validation import LabelledCorpus
+from voc2vec_jax.evaluation.labelled_corpus import LabelledCorpus
 
 SHOWN_FILES = 20
 
@@ -61,6 +62,8 @@ def open_labelled(
         class_names=store.class_names,
         folds=store.folds,
         clip_sha256=store.clip_sha256,
+        # Without labels it is refused anyway, and need not be listened to first.
+        copies=copies_of(store) if (store.labels >= 0).all() else None,
         fingerprint=store.fingerprint,
         waveforms=lambda: (
             from_int16(store.read(clip, 0, int(length)))

@@ -69,20 +69,23 @@ class Arguments:
     folder: str | None = None
     """Recordings in one folder for each class, instead of a dataset."""
     table: str | None = None
-    """CSV with the columns `path`, `label` and, if known, `group`, instead of a dataset."""
+    """CSV with the columns `path`, `label` and, if known, `group` and `fold`, instead of a
+    dataset."""
     data_dir: str | None = None
     """Where decoded corpora are kept; default `$VOC2VEC_DATA_DIR`, else `~/.cache/voc2vec_jax`."""
     protocol: Protocol = "grouped"
     """`grouped`: folds share no group, the epoch is chosen on a validation part. `paper`: random
-    folds, the epoch is chosen on the fold that is reported, 7 s without a mask."""
+    folds, the epoch is chosen on the fold that is reported, 7 s without a mask. `given`: the folds
+    that the corpus comes with (column `fold`: train, validation and test, or k folds), else as
+    `grouped`."""
     folds: int | None = None
-    """How many; 10, if nothing else says so."""
+    """Default 10; leave it out under `given`."""
     folds_csv: Path | None = None
     """Use the folds of this file instead of dividing: columns `fold`, `part` (train, validation,
     test) and `id`, and if known `seed`, `label` and `group`, such as the `folds.csv` of an
     evaluation."""
     seeds: tuple[int, ...] = (0,)
-    """Repetitions: another division into folds (`grouped`), other heads and orders."""
+    """Repetitions: another division into folds (`grouped` alone), other heads and orders."""
     only_folds: tuple[int, ...] | None = None
     """Run these, counted from 0, of every seed; the others are left to other processes."""
     jobs: int = 1
@@ -186,11 +189,12 @@ def _begin(
         data_dir=arguments.data_dir,
     )
     store, corpus = open_labelled(places, exclude_bad=arguments.exclude_bad)
-    given, folds = None, 10 if arguments.folds is None else arguments.folds
+    given = None
     if arguments.folds_csv is not None:
         about = corpus.ids, corpus.labels, corpus.groups, corpus.class_names
         given = read_folds(arguments.folds_csv, *about)
-        folds = given.folds
+    first = corpus.divided(arguments.protocol, arguments.folds, arguments.seeds[0], given)
+    folds = len(first.folds)
     for number in arguments.only_folds or ():
         if not 0 <= number < folds:
             raise ConfigError(

@@ -7,7 +7,7 @@ from typing import Literal
 
 from voc2vec_jax.config.model import require, require_share, require_types
 
-Protocol = Literal["grouped", "paper"]
+Protocol = Literal["grouped", "paper", "given"]
 """How a corpus is divided for an evaluation, and whose rules its scores follow; see
 `evaluation.folds`."""
 

@@ -1,9 +1,9 @@
 """What a model has to beat, in the same folds: the commonest class, and linear classifiers.
 
 The vectors are MFCC statistics, openSMILE's, or whatever a file holds (`clip_vectors.py`). Under
-`grouped`, the strength of regularisation is chosen on the validation part of each fold, and the
-classifier is then fitted on the training and validation parts. Under `paper` it is fixed: there is
-nothing to choose on but the fold that is reported.
+`grouped` and `given`, the strength of regularisation is chosen on the validation part of each fold,
+and the classifier is then fitted on the training and validation parts. Under `paper` it is fixed:
+there is nothing to choose on but the fold that is reported.
 """
 
 import time
@@ -16,8 +16,9 @@ import numpy as np
 
 from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.evaluation.clip_vectors import EXTRACTORS, Floats, cached, read_embeddings
-from voc2vec_jax.evaluation.cross_validation import LabelledCorpus, Row
+from voc2vec_jax.evaluation.cross_validation import Row
 from voc2vec_jax.evaluation.folds import Fold
+from voc2vec_jax.evaluation.labelled_corpus import LabelledCorpus
 from voc2vec_jax.evaluation.linear import (
     LINEAR_SVM,
     LOGISTIC_REGRESSION,
@@ -153,9 +154,10 @@ def _result(
         seed=seed,
         classes=tuple(corpus.class_names),
         clip_ids=tuple(corpus.ids[clip] for clip in fold.test),
-        groups=tuple(corpus.groups[clip] for clip in fold.test),
+        groups=tuple(corpus.units.names[clip] for clip in fold.test),
         labels=corpus.labels[fold.test],
         predictions=scores.argmax(axis=1),
         scores=scores,
+        train_clips=len(_known(fold)),
         facts=facts,
     )

@@ -2,21 +2,17 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from voc2vec_jax.config.recipe import Protocol
 from voc2vec_jax.distributed.lock import WorkdirLock, taking_turns
 from voc2vec_jax.errors import WorkdirLockedError
 from voc2vec_jax.evaluation.csv_files import FOLDS, GivenFolds, write_folds
-from voc2vec_jax.evaluation.division import Division, described, divide
-from voc2vec_jax.evaluation.folds import Fold, require_labels
+from voc2vec_jax.evaluation.folds import Fold
 from voc2vec_jax.evaluation.identity import Identity, claim, labelling_sha256
+from voc2vec_jax.evaluation.labelled_corpus import LabelledCorpus
 from voc2vec_jax.evaluation.report import write_report
 from voc2vec_jax.evaluation.results import (
     Evaluation,
@@ -26,31 +22,6 @@ from voc2vec_jax.evaluation.results import (
     fold_name,
 )
 from voc2vec_jax.evaluation.versions import mixed
-from voc2vec_jax.scores import Ints
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledCorpus:
-    """Clips as evaluation needs them, wherever they come from."""
-
-    name: str
-    ids: Sequence[str]
-    labels: Ints
-    """[clips] index into the class names."""
-    groups: Sequence[str]
-    """Speaker, session or upload of each clip; '' where unknown."""
-    class_names: Sequence[str]
-    fingerprint: str
-    """Equal if, and only if, clips and order are."""
-    waveforms: Callable[[], Iterable[NDArray[np.float32]]]
-    """Gives float32 [S], 16 kHz, of each clip."""
-    folds: Sequence[str] = ()
-    """The part of a split that each clip comes with, such as `test`; '' or () where none."""
-    clip_sha256: Sequence[str] = ()
-    """Of the samples of each clip; () where there is no sound to compare."""
-    excluded: tuple[Mapping[str, str], ...] = ()
-    """`file` and `reason` of each clip that could not be read and is left out on request."""
-
 
 Row = Callable[[int, Fold, int], FoldResult]
 """A line of the table: the answers on the test clips of a fold, given its number, the fold and the
@@ -71,11 +42,11 @@ class CrossValidation:
         row: Makes the results of a fold.
         model: Its name in tables, such as where it lies; decides nothing.
         corpus: What it is evaluated on.
-        protocol: Of the folds. A seed decides the grouped ones, and not those of the paper.
+        protocol: Of the folds. A seed decides the grouped ones only.
         out: Folder of this evaluation; gets `folds.csv` before anything is run.
-        folds: For each seed.
+        folds: For each seed; None: 10, or as many as are given.
         seeds: Repetitions.
-        given: Folds to use in place of a division; `folds` is then their number.
+        given: Folds to use in place of a division.
         content: sha256 of what the row is made of: `model_sha256` or `vectors_sha256`; empty where
             the settings say all.
         settings: What decides the numbers besides content, corpus, protocol and folds.
@@ -97,7 +68,7 @@ class CrossValidation:
         protocol: Protocol,
         out: Path,
         *,
-        folds: int = 10,
+        folds: int | None = None,
         seeds: Sequence[int] = (0,),
         given: GivenFolds | None = None,
         content: Mapping[str, str],
@@ -107,16 +78,8 @@ class CrossValidation:
     ) -> None:
         self._row, self._model, self._corpus, self._protocol = row, model, corpus, protocol
         self._out, self._settings, self._finished, self._shared = out, settings, finished, shared
-        about = corpus.labels, corpus.groups, corpus.class_names
-        self._folds = folds if given is None else given.folds
-        self._divisions: dict[int, Division] = {}
-        for seed in seeds:
-            if given is None:
-                division = divide(protocol, *about, folds=folds, seed=seed)
-            else:
-                require_labels(corpus.labels, corpus.groups)
-                division = described(protocol, seed, given.of_seed(seed), *about)
-            self._divisions[seed] = division
+        self._divisions = {seed: corpus.divided(protocol, folds, seed, given) for seed in seeds}
+        self._folds = len(self._divisions[seeds[0]].folds)
         self.busy: dict[Key, str] = {}
         """Who is at work on a fold that was left to others."""
         self._results: dict[Key, FoldResult] = {}
@@ -128,6 +91,7 @@ class CrossValidation:
         with taking_turns(out, "settings.lock"):
             claim(out, self._identity)
         divided = {seed: division.folds for seed, division in self._divisions.items()}
+        about = corpus.labels, corpus.groups, corpus.class_names
         if given is None or given.path.resolve() != (out / FOLDS).resolve():
             write_folds(out / FOLDS, divided, corpus.ids, *about)
         # What lies there is of this run: said before a fold that may fail is begun.
@@ -241,7 +205,7 @@ def cross_validate(
     protocol: Protocol,
     out: Path,
     *,
-    folds: int = 10,
+    folds: int | None = None,
     seeds: Sequence[int] = (0,),
     given: GivenFolds | None = None,
     content: Mapping[str, str],
@@ -274,7 +238,13 @@ def identity_of(
         content={
             **content,
             "corpus_fingerprint": corpus.fingerprint,
-            "labelling_sha256": labelling_sha256(corpus.class_names, corpus.labels, corpus.groups),
+            "labelling_sha256": labelling_sha256(
+                corpus.class_names,
+                corpus.labels,
+                corpus.groups,
+                corpus.copies,
+                corpus.folds if protocol == "given" else (),
+            ),
         },
         settings={"protocol": protocol, "folds": folds, **settings},
         names={"model": model, "dataset": corpus.name},

@@ -88,12 +88,13 @@ class Exporting:
         sign = -1 if self.recipe.select_by == "loss" else 1
         return sign * chosen["selection_score"], chosen["seed"], chosen["fold"]
 
-    def finish_cards(self, results: Sequence[FoldResult], scores: str) -> None:
+    def finish_cards(self, results: Sequence[FoldResult], scores: str, run_sha256: str) -> None:
         """Writes the cards anew, with the test scores over all folds.
 
         Args:
             results: Of the folds that are finished.
             scores: Over them.
+            run_sha256: Of the evaluation.
         """
         with taking_turns(self.out, LOCK):
             if self.kind == "all":
@@ -106,7 +107,7 @@ class Exporting:
             best = self._best()
             path = fold_path(self.out, int(best["seed"]), int(best["fold"]))
             if path.exists():  # else it is of a fold that another process is about to finish
-                self._write_card(self._folder, load_fold(path), scores)
+                self._write_card(self._folder, load_fold(path, run_sha256), scores)
 
     @property
     def _folder(self) -> Path:
@@ -132,7 +133,7 @@ class Exporting:
 
     def card_facts(self, result: FoldResult, scores: str = "") -> dict[str, str]:
         """Rows of the card of a fold's model; `scores` are those over all folds, once known."""
-        rule = "" if self.protocol == "grouped" else f" ({SELECTION_ON_TEST})"
+        rule = f" ({SELECTION_ON_TEST})" if self.protocol == "paper" else ""
         counts = confusion(result.labels, result.predictions, len(result.classes))
         own = scores_of(counts, self.protocol)
         rows = {

@@ -23,9 +23,9 @@ from voc2vec_jax.config import Config
 from voc2vec_jax.config.recipe import Protocol as FoldProtocol
 from voc2vec_jax.distributed import sharding
 from voc2vec_jax.distributed.lock import taking_turns
-from voc2vec_jax.evaluation.cross_validation import LabelledCorpus
 from voc2vec_jax.evaluation.exporting import Export, Exporting
 from voc2vec_jax.evaluation.folds import Fold
+from voc2vec_jax.evaluation.labelled_corpus import LabelledCorpus
 from voc2vec_jax.evaluation.recipe import Recipe, fold_config
 from voc2vec_jax.evaluation.results import Evaluation, FoldResult, fold_name
 from voc2vec_jax.features.clip_states import pooled_states
@@ -124,13 +124,13 @@ class FineTuning:
             seed=seed,
             classes=tuple(self.corpus.class_names),
             clip_ids=tuple(self.corpus.ids[clip] for clip in fold.test),
-            groups=tuple(self.corpus.groups[clip] for clip in fold.test),
+            groups=tuple(self.corpus.units.names[clip] for clip in fold.test),
             labels=np.asarray(self.corpus.labels)[fold.test],
             predictions=logits.argmax(axis=1),
             scores=softmax(logits, axis=1),
+            train_clips=len(fold.train),
             facts={
                 **facts,
-                "train_clips": len(fold.train),
                 "seconds": round(time.monotonic() - started, 1),
                 "compiled_programs": self._compiled.compiled_programs,
             },
@@ -146,7 +146,7 @@ class FineTuning:
         repository's script ends with a KeyError where a test part has one.
         """
         classes = np.arange(len(self.corpus.class_names))
-        if self.protocol == "grouped":
+        if self.protocol != "paper":
             return classes
         seen = dict.fromkeys(np.asarray(self.corpus.labels)[fold.train].tolist())
         return np.array([*seen, *(c for c in classes.tolist() if c not in seen)])
@@ -208,7 +208,9 @@ class FineTuning:
     def finish(self, evaluation: Evaluation, scores: str) -> None:
         """Gives cards the test scores over folds, and drops what no fold needs any more."""
         if self._exporting is not None:
-            self._exporting.finish_cards(evaluation.results, scores)
+            self._exporting.finish_cards(
+                evaluation.results, scores, evaluation.identity["run_sha256"]
+            )
         if evaluation.complete:
             for features in self.out.glob("features-*.npy"):
                 features.unlink(missing_ok=True)

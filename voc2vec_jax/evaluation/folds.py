@@ -1,4 +1,4 @@
-"""Which clips train, select and test a model: the folds of both protocols.
+"""Which clips train, select and test a model: the folds that a protocol makes.
 
 `grouped` folds share no group (speaker, session, upload) between their sides, are stratified as far
 as groups allow, and set a validation part of the training groups aside for whatever is chosen, so
@@ -7,14 +7,14 @@ tenth each, neither stratified nor grouped, which both selects the epoch and is 
 """
 
 import random
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from voc2vec_jax.errors import ConfigError, UnlabelledError
+from voc2vec_jax.evaluation.independent_units import Copies, units_of
+from voc2vec_jax.evaluation.stratified import largest_class, require_folds, stratified_splits
 from voc2vec_jax.scores import Ints
 
 PAPER_SEED = 42
@@ -50,16 +50,17 @@ def paper_folds(count: int, folds: int = 10) -> tuple[Fold, ...]:
     Raises:
         ConfigError: Fewer clips than folds, or fewer than two folds.
     """
-    _require_folds(folds, count, "clips")
-    order = list(range(count))
-    random.Random(PAPER_SEED).shuffle(order)
+    require_folds(folds, count, "clips")
+    shuffled = list(range(count))
+    random.Random(PAPER_SEED).shuffle(shuffled)
+    order = np.array(shuffled, np.int64)
     size = count // folds
     parts = []
     for number in range(folds):
         start = number * size
         stop = count if number == folds - 1 else start + size
-        train = np.array(order[:start] + order[stop:], np.int64)
-        parts.append(Fold(train, None, np.array(order[start:stop], np.int64)))
+        train = np.concatenate([order[:start], order[stop:]])
+        parts.append(Fold(train, None, order[start:stop]))
     return tuple(parts)
 
 
@@ -69,12 +70,11 @@ def grouped_folds(
     folds: int = 10,
     seed: int = 0,
     validation_share: float = VALIDATION_SHARE,
+    copies: Copies = None,
 ) -> tuple[Fold, ...]:
     """Folds whose train, validation and test parts share no group, stratified as groups allow.
 
-    scikit-learn's StratifiedGroupKFold, without the groups where each clip is its own. The
-    validation part is one division of the training groups by the same rule: the first of those
-    that leave most classes in training and, among these, have most classes themselves.
+    See `stratified.py` for the rule. Groups with copies of one recording count as one.
 
     Args:
         labels: [clips] class of each clip.
@@ -82,6 +82,7 @@ def grouped_folds(
         folds: How many; each clip is tested in one of them.
         seed: Decides which groups go together.
         validation_share: Of the training clips, roughly.
+        copies: Clips that are the same recording.
 
     Returns:
         Folds with ascending indices.
@@ -94,75 +95,61 @@ def grouped_folds(
     if not 0 < validation_share <= 0.5:
         raise ConfigError(f"validation_share={validation_share}: must lie in (0, 0.5]")
     require_labels(labels, groups)
-    named = np.array(
-        [f"group {group}" if group else f"clip {i}" for i, group in enumerate(groups)], dtype=object
-    )
+    units = units_of(groups, copies).of_clip
     parts = []
-    for rest, test in stratified_splits(labels, named, folds, seed):
+    for rest, test in stratified_splits(labels, units, folds, seed):
         if not len(test):
             raise ConfigError(
                 f"folds={folds}: groups are so unequal that a fold would be empty; use fewer folds"
             )
-        known, most = len(set(named[rest])), _largest_class(labels[rest])
-        if min(known, most) < 2:
-            raise ConfigError(
-                f"folds={folds}: a fold leaves {known} groups, and {most} clips of its largest"
-                " class, to train and validate on: two each are needed; use more folds"
-            )
-        inner = stratified_splits(
-            labels[rest], named[rest], min(round(1 / validation_share), known, most), seed
-        )
-        train, validation = max(
-            ((rest[kept], rest[held]) for kept, held in inner if len(kept) and len(held)),
-            key=lambda pair: tuple(len(np.unique(labels[part])) for part in pair),
+        train, validation = carve_validation(
+            rest, labels, units, seed, f"folds={folds}: a fold", validation_share
         )
         parts.append(Fold(train, validation, test))
     return tuple(parts)
 
 
-def stratified_splits(
-    labels: Ints, groups: NDArray, folds: int, seed: int
-) -> list[tuple[Ints, Ints]]:
-    """(rest, held out) of each fold, ascending; no group is in both.
+def carve_validation(
+    rest: Ints,
+    labels: Ints,
+    units: Ints,
+    seed: int,
+    what: str,
+    validation_share: float = VALIDATION_SHARE,
+) -> tuple[Ints, Ints]:
+    """Clips to train on and clips to choose by, which share no unit, from those not tested.
 
-    Folds are stratified as far as groups allow, and may lack rare classes.
+    The validation part is one division of the units by the rule of the folds themselves: the first
+    of those that leave most classes in training and, among these, have most classes themselves.
 
     Args:
-        labels: [clips] class of each clip.
-        groups: [clips] what must not straddle a fold; all different if there are no groups.
-        folds: How many.
-        seed: Decides which groups go together.
+        rest: Places of the clips that are not tested.
+        labels: [clips] class of each clip of the corpus.
+        units: [clips] what must not straddle the parts.
+        seed: Decides which units go together.
+        what: Begins the error.
+        validation_share: Of `rest`, roughly.
 
     Raises:
-        ConfigError: Fewer groups than folds, or no class of so many clips.
+        ConfigError: Fewer than two units, or than two clips of any class.
     """
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
-    _require_folds(folds, len(set(groups)), "groups")
-    _require_folds(folds, _largest_class(labels), "clips in the largest class")
-    every_clip_its_own = len(set(groups)) == len(groups)
-    kind = StratifiedKFold if every_clip_its_own else StratifiedGroupKFold
-    splitter = kind(folds, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        # `Division.warnings` says more of rare classes: which, and which folds lack them.
-        warnings.filterwarnings("ignore", message="The least populated class")
-        return list(
-            splitter.split(np.zeros(len(labels)), labels, None if every_clip_its_own else groups)
-        )
-
-
-def _largest_class(labels: Ints) -> int:
-    return int(np.unique(labels, return_counts=True)[1].max(initial=0))
-
-
-def _require_folds(folds: int, available: int, what: str) -> None:
-    if not 2 <= folds <= available:
+    known, most = len(np.unique(units[rest])), largest_class(labels[rest])
+    if min(known, most) < 2:
         raise ConfigError(
-            f"folds={folds}: must be at least 2 and at most {available}, the number of {what}"
+            f"{what} leaves {known} groups, and {most} clips of its largest class, to train and"
+            " validate on: two each are needed; use more folds"
         )
+    inner = stratified_splits(
+        labels[rest], units[rest], min(round(1 / validation_share), known, most), seed
+    )
+    return max(
+        ((rest[kept], rest[held]) for kept, held in inner if len(kept) and len(held)),
+        key=lambda pair: tuple(len(np.unique(labels[part])) for part in pair),
+    )
 
 
 def require_labels(labels: Ints, groups: Sequence[str]) -> None:
+    """Refuses clips without a class."""
     if len(labels) != len(groups):
         raise ValueError(f"{len(labels)} labels for {len(groups)} groups")
     unlabelled = int(np.sum(np.asarray(labels) < 0))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from voc2vec_jax.errors import ConfigError, ResultsError
+from voc2vec_jax.evaluation.independent_units import Copies
 from voc2vec_jax.evaluation.versions import versions
 from voc2vec_jax.files import differences, write_json
 from voc2vec_jax.scores import Ints
@@ -28,7 +29,8 @@ TERMS = {
     "model_sha256": "the model's parameters or configuration",
     "vectors_sha256": "the vectors of the clips",
     "corpus_fingerprint": "the clips of the corpus",
-    "labelling_sha256": "the classes, labels or groups of the clips",
+    "labelling_sha256": "the classes, labels, groups or folds of the clips",
+    "given_folds_sha256": "the folds of --folds-csv",
 }
 NAMED_BY = {
     "model_sha256": "model",
@@ -86,9 +88,24 @@ def _places(name: str, there: Mapping[str, str], now: Mapping[str, str]) -> str:
     return f" (from {there[name]} there, {now[name]} now)"
 
 
-def labelling_sha256(class_names: Sequence[str], labels: Ints, groups: Sequence[str]) -> str:
-    """Changes with labels and groups, which the fingerprint of the samples does not know of."""
+def labelling_sha256(
+    class_names: Sequence[str],
+    labels: Ints,
+    groups: Sequence[str],
+    copies: Copies = None,
+    folds: Sequence[str] = (),
+) -> str:
+    """Changes with all that decides folds, which the fingerprint of the samples does not know of.
+
+    Args:
+        class_names: What the labels mean.
+        labels: [clips].
+        groups: Of each clip.
+        copies: Sets of clips that are the same recording.
+        folds: The fold that each clip comes with, if those are used.
+    """
     content = [list(class_names), np.asarray(labels).tolist(), list(groups)]
+    content += [[list(clips) for clips in copies or ()], list(folds)]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -17,8 +17,8 @@ from voc2vec_jax.audio.frame_grid import frames_from_samples
 from voc2vec_jax.audio.signal import SAMPLE_RATE
 from voc2vec_jax.checkpoints.pretrained import PretrainedModel
 from voc2vec_jax.errors import ConfigError, UnlabelledError
-from voc2vec_jax.evaluation.folds import stratified_splits
 from voc2vec_jax.evaluation.linear import LOGISTIC_REGRESSION, fit_predict, prepared
+from voc2vec_jax.evaluation.stratified import stratified_splits
 from voc2vec_jax.features.clip_states import mean_and_std
 from voc2vec_jax.models import ModelOutput
 from voc2vec_jax.models.architectures import ENCODERS

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # models need JAX, and --help reads this file
     from voc2vec_jax.checkpoints.pretrained import PretrainedModel
 
 BUCKET_SECONDS = (1.0, 2.0, 4.0, 8.0, 12.0, 16.0)
-"""Padded lengths under `grouped`, up to `max_seconds`; one compilation each."""
+"""Padded lengths, except under `paper`, up to `max_seconds`; one compilation each."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Recipe:
     select_by: Literal["uar", "macro_f1", "accuracy", "loss"] = "uar"
     """Figure of the validation part that chooses the epoch."""
     max_seconds: float = 10.0
-    """Of a longer clip, `grouped` hears another part in each epoch and all of it in evaluation, in
-    windows whose scores are averaged; `paper` hears its beginning."""
+    """Of a longer clip, another part is heard in each epoch and all of it in evaluation, in windows
+    whose scores are averaged; under `paper` its beginning."""
     class_weights: Literal["balanced", "none"] = "balanced"
     label_smoothing: float = 0.0
     head: Literal["linear", "mlp"] = "linear"
@@ -86,6 +86,7 @@ class Recipe:
 
 RECIPES: dict[Protocol, Recipe] = {
     "grouped": Recipe(),
+    "given": Recipe(),
     "paper": Recipe(learning_rate=1e-4, warmup_steps=500, select_by="macro_f1", max_seconds=7.0),
 }
 """The defaults of each protocol; those of `paper` are the voc2vec repository's."""

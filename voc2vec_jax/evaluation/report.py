@@ -68,7 +68,9 @@ def summarise(evaluation: Evaluation) -> Summary:
     return Summary(
         folds=over_folds(list(fold_scores(evaluation).values()), evaluation.protocol),
         pooled=scores_of(counts, evaluation.protocol),
-        intervals=intervals(labels, predictions, _owners(evaluation.results), classes),
+        intervals=intervals(
+            labels, predictions, _owners(evaluation.results), classes, evaluation.protocol
+        ),
         confusion=counts,
         per_class=per_class(counts),
     )

@@ -43,13 +43,16 @@ class FoldResult:
     classes: tuple[str, ...]
     clip_ids: tuple[str, ...]
     groups: tuple[str, ...]
-    """Speaker, session or upload of each clip; '' where unknown."""
+    """Of each clip, what its fold keeps whole and intervals resample: its speaker, session or
+    upload, or the first of those that copies join; '' for a clip on its own."""
     labels: Ints
     """[clips] index into the classes."""
     predictions: Ints
     """[clips] index into the classes."""
     scores: NDArray[np.floating]
     """[clips, classes] probabilities; a class that was not trained on has 0."""
+    train_clips: int
+    """Clips that parameters were fitted to; those that only selected do not count."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Plain values: epochs, the best of them, its selection score, seconds, …"""
     versions: Mapping[str, str] = field(default_factory=versions)
@@ -75,6 +78,8 @@ class FoldResult:
                 raise ValueError(f"{name}: {values.dtype}, not integers")
             if values.min() < 0 or values.max() >= classes:
                 raise ValueError(f"{name}: {values.min()} to {values.max()} for {classes} classes")
+        if self.train_clips < 1:
+            raise ValueError(f"train_clips: {self.train_clips}, below 1")
         if not np.all(np.isfinite(self.scores)) or np.min(self.scores) < 0:
             raise ValueError("scores: negative or not finite")
         if np.any(np.abs(np.sum(self.scores, axis=1) - 1) > 1e-3):
@@ -151,6 +156,7 @@ def save_fold(out: Path, result: FoldResult, run_sha256: str) -> Path:
         "fold": result.fold,
         "seed": result.seed,
         "classes": list(result.classes),
+        "train_clips": result.train_clips,
         "facts": dict(result.facts),
         **{name: np.asarray(getattr(result, name)).tolist() for name in COLUMNS},
     }
@@ -190,6 +196,7 @@ def load_fold(path: Path, run_sha256: str) -> FoldResult:
             labels=np.array(content["labels"]),
             predictions=np.array(content["predictions"]),
             scores=np.array(content["scores"], np.float64),
+            train_clips=content["train_clips"],
             facts=content["facts"],
             versions=content["versions"],
         )

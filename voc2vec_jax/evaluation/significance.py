@@ -1,4 +1,9 @@
-"""Is one model better than another? Paired tests on the same folds, corrected for shared clips."""
+"""Is one model better than another? Paired tests on the same folds, corrected for shared clips.
+
+A fold is a set of test clips, whatever number it has and whichever seeds ran it: scores of several
+seeds on the same test clips are averaged before anything is tested, since they are no independent
+trials. Repeated cross-validation, where each seed divides anew, has as many folds as test sets.
+"""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +24,7 @@ class PairedTest:
     second: str
     measure: str
     folds: int
-    """Pairs of folds, over all seeds."""
+    """Different test sets that both were scored on; seeds are averaged within each."""
     difference: float
     """Mean over folds."""
     t: float
@@ -46,8 +51,9 @@ def corrected_t(differences: Sequence[float], test_share: float) -> tuple[float,
     experiments; the variance is therefore multiplied by 1/J + test/train instead of 1/J.
 
     Args:
-        differences: [J] of a score, one for each fold of each seed; at least two.
-        test_share: Test clips over the other clips of a fold: 1 / 9 for ten folds.
+        differences: [J] of a score, one for each test set; at least two.
+        test_share: Test clips over the clips trained on: 1 / 9 for ten folds without a validation
+            part, 1 / 7.9 where an eighth of the others only selects.
 
     Returns:
         t with J − 1 degrees of freedom, and the two-sided p. Differences that are all 0 have t = 0.
@@ -77,29 +83,50 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+@dataclass(frozen=True)
+class _TestSet:
+    """What one evaluation says of one set of test clips, over its seeds."""
+
+    score: float
+    """Mean over seeds."""
+    clips: int
+    train_clips: int
+    """The fewest of any seed."""
+
+
 def compare_all(evaluations: Sequence[Evaluation], measure: str = "uar") -> list[PairedTest]:
-    """Tests every pair of models on the folds of one dataset and protocol.
+    """Tests every pair of models on the test sets of one dataset and protocol.
+
+    The share of test clips in the correction is the mean over test sets of test clips over the
+    clips that parameters were fitted to; where the two of a pair were fitted to different numbers
+    (a baseline is fitted again with the validation part), the smaller one counts, which makes p
+    larger.
 
     Args:
-        evaluations: Of different models; folds that one of a pair lacks are left out of its test.
+        evaluations: Of different models; test sets that one of a pair lacks are left out of its
+            test. Each is averaged over its own seeds, of which the two may have other numbers.
         measure: A field of `Scores`.
 
     Returns:
-        A test for each pair that has two folds in common, adjusted together.
+        A test for each pair that has two test sets in common, adjusted together.
 
     Raises:
         ResultsError: The same fold has other test clips in one evaluation than in another.
     """
     found = []
+    sets = [_test_sets(evaluation, measure) for evaluation in evaluations]
     for place, first in enumerate(evaluations):
-        for second in evaluations[place + 1 :]:
-            pairs = _common_folds(first, second)
+        for other in range(place + 1, len(evaluations)):
+            second = evaluations[other]
+            _require_same_folds(first, second)
+            pairs = [
+                (one, sets[other][key]) for key, one in sets[place].items() if key in sets[other]
+            ]
             if len(pairs) < 2:
                 continue
-            one, two = fold_scores(first), fold_scores(second)
-            differences = [getattr(one[key], measure) - getattr(two[key], measure) for key in pairs]
-            tested = float(np.mean([len(result.clip_ids) for result in pairs.values()]))
-            t, p = corrected_t(differences, tested / (first.clips - tested))
+            differences = [one.score - two.score for one, two in pairs]
+            shares = [one.clips / min(one.train_clips, two.train_clips) for one, two in pairs]
+            t, p = corrected_t(differences, float(np.mean(shares)))
             found.append((first.model, second.model, differences, t, p))
     adjusted = holm([p for *_, p in found])
     return [
@@ -108,18 +135,28 @@ def compare_all(evaluations: Sequence[Evaluation], measure: str = "uar") -> list
     ]
 
 
-def _common_folds(first: Evaluation, second: Evaluation) -> dict[tuple[int, int], FoldResult]:
-    """By (seed, fold), what both have."""
+def _test_sets(evaluation: Evaluation, measure: str) -> dict[frozenset[str], _TestSet]:
+    """By the ids of their clips, in the order of the folds."""
+    scores = fold_scores(evaluation)
+    runs: dict[frozenset[str], list[FoldResult]] = {}
+    for result in evaluation.results:
+        runs.setdefault(frozenset(result.clip_ids), []).append(result)
+    return {
+        clips: _TestSet(
+            float(np.mean([getattr(scores[r.seed, r.fold], measure) for r in results])),
+            len(clips),
+            min(r.train_clips for r in results),
+        )
+        for clips, results in runs.items()
+    }
+
+
+def _require_same_folds(first: Evaluation, second: Evaluation) -> None:
     other = {(result.seed, result.fold): result for result in second.results}
-    pairs = {}
     for result in first.results:
-        key = (result.seed, result.fold)
-        if key not in other:
-            continue
-        if result.clip_ids != other[key].clip_ids:
+        twin = other.get((result.seed, result.fold))
+        if twin is not None and set(result.clip_ids) != set(twin.clip_ids):
             raise ResultsError(
                 f"{first.dataset}: fold {result.fold} of seed {result.seed} has other test clips"
                 f" in {first.model} than in {second.model}; run one of them again"
             )
-        pairs[key] = result
-    return pairs

@@ -172,7 +172,8 @@ def pooled_table(board: Scoreboard, protocol: Protocol) -> Table:
         rows,
         [
             _rule(protocol),
-            "in brackets: 95 % intervals by bootstrap over groups (clips where groups are unknown);"
+            "in brackets: 95 % intervals by Bayesian bootstrap over groups (clips where groups are"
+            " unknown), wider where groups are few;"
             " seconds of all folds together, without what is computed once for a corpus",
             *_clip_counts(board),
         ],
@@ -230,15 +231,28 @@ def significance_table(
         [
             _rule(protocol),
             "corrected resampled t-test of Nadeau and Bengio over folds, two-sided; Holm's"
-            " adjustment over the pairs of a dataset",
+            " adjustment over the pairs of a dataset; seeds that test the same clips are averaged"
+            " first, and count as one fold",
+            *_untested(tests, board),
             *_clip_counts(board),
         ],
     )
 
 
+def _untested(tests: Mapping[str, Sequence[PairedTest]], board: Scoreboard) -> list[str]:
+    """Datasets that have pairs and no test."""
+    return [
+        f"{dataset}: no test, which needs two folds that both of a pair have run"
+        for dataset in _datasets(board)
+        if not tests.get(dataset) and sum(name == dataset for _, name in board) > 1
+    ]
+
+
 def _rule(protocol: Protocol) -> str:
     if protocol == "paper":
         return f"{SELECTION_ON_TEST}: random folds without regard to groups, scores are optimistic"
+    if protocol == "given":
+        return "folds as the corpus comes with them; the test fold is scored once"
     return "folds share no group where groups are known; the test fold is scored once"
 
 
