@@ -144,11 +144,13 @@ def test_cnvve(manual: Path, data_dir: Path) -> None:
     write(data / "cleaned", "ahem/ahem_07_1.wav", "Hush/hush_12_3.wav", "noise/x.wav")
     write(data / "raw", "ahem/session/ahem_07_1.wav", "ahem/other/ahem_07_1.wav", rate=48_000)
     write(data / "padded", "psst/psst_01_1.wav")
+    write(data, "padded_augmented/psst/psst_01_1_1.wav", "stretched/psst/psst_01_1.wav")
     found = Prepared("cnvve", manual, data_dir)
     assert found.clips == {"ahem/ahem_07_1": ("ahem", "", ""), "hush/hush_12_3": ("hush", "", "")}
     assert found.store.labels.tolist() == [3, 5]
     grouped = Prepared("cnvve/cleaned_actors", manual, data_dir)
     assert [group for _, group, _ in grouped.clips.values()] == ["12", "07"]
+    assert found.report["ignored_audio"]["cnvve/data/padded_augmented/psst"] == 1
     raw = Prepared("cnvve/raw", manual, data_dir)
     assert raw.clips.keys() == {"ahem/session/ahem_07_1", "ahem/other/ahem_07_1"}
 

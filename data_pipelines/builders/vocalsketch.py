@@ -30,7 +30,7 @@ class Vocalsketch(VocalisationBuilder):
     """No label. Group: participant, from the table of set 1.
 
     vocal_imitaitons_set2.csv of interactiveaudiolab/VocalSketchDataSet (939e07f) has its ids
-    rounded: 5.68E+15 is five people of participant_survey_set2.csv.
+    rounded: at least five people of participant_survey_set2.csv would be 5.68E+15.
     """
 
     BUILDER_CONFIGS: ClassVar = [
