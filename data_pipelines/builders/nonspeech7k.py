@@ -19,7 +19,7 @@ class Nonspeech7k(VocalisationBuilder):
         description="Clips of 0.5 to 4 s, 32 kHz, from Freesound, YouTube and Aigei. Four source"
         " recordings occur in both official parts.",
         homepage="https://doi.org/10.5281/zenodo.6967442",
-        licence="CC BY 4.0",
+        licence="CC BY 4.0; its description is reported to say CC BY-NC-SA 4.0",
         citation="M. M. Rashid et al.: Nonspeech7k dataset: Classification and analysis of human"
         " non-speech sound. IET Signal Processing, 2023",
         downloads=(Deposit("10.5281/zenodo.6967442", r".*\.(zip|csv)"),),

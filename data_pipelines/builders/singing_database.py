@@ -22,7 +22,7 @@ class SingingDatabaseConfig(tfds.core.BuilderConfig):
 
 
 class SingingDatabase(VocalisationBuilder):
-    """No label. Group: singer."""
+    """No label. Group: singer, by the folders that Amphion's preprocessors/opera.py reads."""
 
     BUILDER_CONFIGS: ClassVar = [
         SingingDatabaseConfig(name="all", description="With and without accompaniment."),

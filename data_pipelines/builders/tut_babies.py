@@ -54,7 +54,8 @@ class TutBabies(VocalisationBuilder):
 
     def find_clips(self, files: ManualFiles) -> Iterator[Found]:
         """`mixture_<part>_babycry_<number>_<hash>.wav` and `events/babycry/<id>.wav`."""
-        # Tab-separated without a header: file, and onset, offset and label if somebody cries.
+        # Tab-separated without a header: file, and onset, offset and label if somebody cries; the
+        # fields are those of DCASE-REPO/dcase_util, dcase_util/datasets/tut.py.
         crying = {
             fields[0].strip().lower()
             for table in files.named(r"event_list_(devtrain|devtest|evaltest)_babycry\.csv")

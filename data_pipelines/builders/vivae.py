@@ -13,7 +13,10 @@ NAME = re.compile(r"(?P<speaker>s\d\d)_(?P<emotion>[a-z]+)_(?:low|moderate|stron
 
 
 class Vivae(VocalisationBuilder):
-    """Label: second field of the name. Group: speaker."""
+    """Label: second field of the name. Group: speaker.
+
+    Compared with all 1,085 rows of felixbur/nkululeko, data/vivae/vivae.csv (a1e2bd19).
+    """
 
     FACTS = Facts(
         title="Variably Intense Vocalizations of Affect and Emotion (VIVAE)",

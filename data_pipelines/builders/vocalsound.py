@@ -27,7 +27,11 @@ class VocalsoundConfig(tfds.core.BuilderConfig):
 
 
 class Vocalsound(VocalisationBuilder):
-    """Label and group: the name. Fold: `datafiles/{tr,val,te}.json`, where they are there."""
+    """Label and group: the name. Fold: `datafiles/{tr,val,te}.json`, where they are there.
+
+    Their entries hold paths of the authors' machines, as in src/prep_data.py of
+    YuanGongND/vocalsound (337ac55); jimbozhang/xares takes the parts from meta/, by speaker.
+    """
 
     BUILDER_CONFIGS: ClassVar = [
         VocalsoundConfig(name="16k", description="vs_release_16k.zip."),

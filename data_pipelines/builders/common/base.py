@@ -13,6 +13,7 @@ parts that a dataset comes with stand in the field `fold`.
 """
 
 import json
+import logging
 import shutil
 from abc import abstractmethod
 from collections import Counter
@@ -24,6 +25,7 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 
 from data_pipelines.builders.common.download import Source
+from data_pipelines.builders.common.ids import whole_id
 from data_pipelines.builders.common.manual_files import File, ManualFiles
 from data_pipelines.builders.common.matching import Found, without_copies
 from data_pipelines.builders.common.records import features, record_of
@@ -33,6 +35,8 @@ from data_pipelines.stores.decode import decode_clips
 from data_pipelines.stores.flat_store import Clip, FlatStore
 from data_pipelines.stores.report import Expected, plot_durations
 from voc2vec_jax.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 SPLIT = "train"
 ENTRIES = "entries"
@@ -119,6 +123,8 @@ class VocalisationBuilder(StoreBuilder):
     """Ids of clips to leave out, with or without the dataset's name and a slash in front."""
     on_beam: bool = False
     """Decode on Apache Beam; TFDS's download configuration says with which runner."""
+    _rounded_ids: int = 0
+    """Clips whose group is unknown, since the release has rounded its id."""
 
     @property
     def MANUAL_DOWNLOAD_INSTRUCTIONS(self) -> str:
@@ -152,7 +158,9 @@ class VocalisationBuilder(StoreBuilder):
             known = ", ".join(self.class_names)
             return Found(file, None, f"unknown class {label!r}; known are {known}")
         number = self.class_names.index(label) if label else -1
-        return Found(file, Clip(clip_id, file.place, number, group, fold))
+        known = whole_id(group)
+        self._rounded_ids += known != group
+        return Found(file, Clip(clip_id, file.place, number, known, fold))
 
     def _info(self) -> tfds.core.DatasetInfo:
         facts = self.FACTS
@@ -206,7 +214,15 @@ class VocalisationBuilder(StoreBuilder):
             DataError: There is nothing of this dataset, or an archive is damaged.
         """
         files = ManualFiles(manual_dir, scratch)
+        self._rounded_ids = 0
         found = without_copies(list(self.find_clips(files)))
+        if self._rounded_ids:
+            logger.warning(
+                "dataset=%s ids_rounded=%d: several speakers or sources share an id such as"
+                " 5.69E+15, so these clips have no group",
+                self.title,
+                self._rounded_ids,
+            )
         if not found:
             raise DataError(
                 f"{manual_dir}: none of its {len(files.files)} files belongs to {self.title}; put"
