@@ -16,7 +16,7 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from data_pipelines.stores.flat_store import FlatStore, from_int16
+from data_pipelines.stores.flat_store import FlatStore
 from voc2vec_jax.checkpoints.loading import load_encoder
 from voc2vec_jax.cli.command import parsed, prepare_process, run
 from voc2vec_jax.config import DataConfig
@@ -60,8 +60,7 @@ def read_clips(arguments: Arguments) -> tuple[FlatStore, list[NDArray[np.float32
 
     data_dir = None if arguments.data_dir is None else str(arguments.data_dir)
     store = open_corpus(DataConfig(table=str(arguments.table), data_dir=data_dir))
-    lengths = enumerate(store.lengths.tolist())
-    return store, [from_int16(store.read(clip, 0, length)) for clip, length in lengths]
+    return store, [store.waveform(clip) for clip in range(len(store.ids))]
 
 
 def rows(arguments: Arguments, store: FlatStore, waveforms: list[NDArray[np.float32]]) -> list[Row]:
