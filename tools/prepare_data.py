@@ -1,6 +1,6 @@
 """Prepare a dataset: `python -m tools.prepare_data donate_a_cry --manual-dir ~/downloads`.
 
-Audio becomes 16 kHz mono; what was found, dropped and expected goes to report.json. A killed
+Audio becomes 16 kHz mono; what was found, left out and expected goes to report.json. A killed
 run goes on where it stopped. Afterwards `python -m voc2vec_jax.train --data.name NAME` reads it.
 
 Examples:
