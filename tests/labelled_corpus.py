@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from data_pipelines.stores.building import build_store
-from data_pipelines.stores.flat_store import Clip, FlatStore, to_int16
+from data_pipelines.stores.flat_store import Clip, FlatStore
+from data_pipelines.stores.sound import to_int16
 from voc2vec_jax.config import ModelConfig
 
 CLASSES = ("cry", "laugh", "moan")

@@ -33,7 +33,7 @@ def test_beam_prepares_what_threads_prepare(cries: Path, tmp_path: Path) -> None
     runner = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
     there = prepare_dataset("vivae", cries, tmp_path / "beam", beam_runner=runner)
     here = prepare_dataset("vivae", cries, tmp_path / "threads")
-    for name in ("report.json", "index.json"):
+    for name in ("report.json", "index.arrow"):
         assert (there / name).read_bytes() == (here / name).read_bytes()
     assert {path.name.partition("-")[0] for path in there.iterdir()} == {
         path.name.partition("-")[0] for path in here.iterdir()

@@ -11,7 +11,8 @@ import pytest
 from data_pipelines.preparation import copies as finding
 from data_pipelines.preparation.copies import copies_of
 from data_pipelines.stores.building import build_store
-from data_pipelines.stores.flat_store import Clip, FlatStore, to_int16
+from data_pipelines.stores.flat_store import Clip, FlatStore
+from data_pipelines.stores.sound import to_int16
 from voc2vec_jax.errors import ConfigError, DataError
 from voc2vec_jax.evaluation.baselines import majority_row
 from voc2vec_jax.evaluation.cross_validation import cross_validate

@@ -13,7 +13,8 @@ from flax import nnx
 from scipy.special import softmax
 
 from data_pipelines.batches.fine_tuning import CorpusClips
-from data_pipelines.stores.flat_store import FlatStore, from_int16
+from data_pipelines.stores.flat_store import FlatStore
+from data_pipelines.stores.sound import from_int16
 from tests.conftest import NO_DROPOUT
 from tests.labelled_corpus import CLASSES, MODEL, corpus
 from tests.reference import clips as noise

@@ -57,7 +57,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("data_pipelines.stores", "data_pipelines.synthetic"),
         *("config", "audio", "files", "errors"),
     ),
-    "data_pipelines.stores": ("audio", "pictures", "errors"),
+    "data_pipelines.stores": ("audio", "files", "pictures", "errors"),
     "data_pipelines.synthetic": ("audio",),
     "scores": ("config",),
     "compiling": ("audio",),

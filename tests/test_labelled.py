@@ -1,6 +1,8 @@
 """Batches of labelled clips: each clip counts once, whatever fills up its batch."""
 
 import dataclasses
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
+from data_pipelines.batches.buckets import permutation, random_bits
 from data_pipelines.batches.clip_plan import ClipPlan
-from data_pipelines.batches.fine_tuning import class_weights, dropped_files, labelled_clips
-from data_pipelines.stores.flat_store import from_int16
+from data_pipelines.batches.fine_tuning import (
+    CorpusClips,
+    class_weights,
+    labelled_clips,
+    left_out,
+)
+from data_pipelines.batches.planned_corpus import counted_rules
+from data_pipelines.corpora import sources
 from tests.labelled_corpus import CLASSES, MODEL, corpus
+from voc2vec_jax.cli.corpus import open_labelled
 from voc2vec_jax.config import ClassifyConfig, Config, DataConfig
 from voc2vec_jax.errors import ConfigError, DataError
 
@@ -65,6 +75,48 @@ def test_windows_of_an_evaluation_share_nothing_and_leave_nothing_out(
         ):
             heard[clip][start : start + length] += 1
     assert all(np.all(clip == 1) for clip in heard)
+
+
+@pytest.mark.parametrize("heard", ["crop", "first", "windows"])
+def test_an_epoch_drawn_once_gives_the_batches_of_a_plan_that_draws_for_each(heard: str) -> None:
+    """As the first versions drew them: all of an epoch's draws for each of its batches."""
+    data = DataConfig(**RULES, batch_clips=5)
+    sizes = np.random.default_rng(1).integers(400, 20_000, 60)
+    clips = np.arange(3, 60, 2)
+    shuffled = heard != "windows"
+    plan = ClipPlan(sizes, clips, data, 9, heard=heard, shuffled=shuffled)  # type: ignore[arg-type]
+    own = sizes[clips]
+    pieces = -(-own // 8_000) if heard == "windows" else np.ones_like(own)
+    windows = [  # clip, first sample, length, room to move
+        (clip, i * n // p, min((i + 1) * n // p - i * n // p, 8_000), n)
+        for clip, n, p in zip(clips, own, pieces, strict=True)
+        for i in range(p)
+    ]
+    lengths = np.array([length for _, _, length, _ in windows])
+    number = np.searchsorted([1_600, 4_000, 8_000], lengths)
+    buckets = [np.flatnonzero(number == bucket) for bucket in range(3)]
+    batches = [(bucket, at) for bucket in range(3) for at in range(0, len(buckets[bucket]), 5)]
+    for step in (0, 1, 4, len(batches) - 1, len(batches), 2 * len(batches) + 3, 2):
+        epoch, place = divmod(step, len(batches))
+        if shuffled:
+            place = permutation(len(batches), 6, 9, epoch)[place]
+        bucket, at = batches[place]
+        rows = buckets[bucket]
+        if shuffled:
+            rows = rows[permutation(len(rows), 5, 9, epoch, bucket)]
+        rows = rows[at : at + 5]
+        starts = [windows[row][1] for row in rows]
+        if heard == "crop":
+            fraction = (random_bits(len(windows), 7, 9, epoch)[rows] >> np.uint64(11)) * 2.0**-53
+            room = [windows[row][3] - windows[row][2] + 1 for row in rows]
+            starts = (fraction * room).astype(int).tolist()
+        batch = plan.batch(step)
+        assert (batch.step, batch.epoch) == (step, epoch)
+        assert batch.real.tolist() == [i < len(rows) for i in range(5)]
+        assert batch.windows[batch.real].tolist() == rows.tolist()
+        assert batch.clips[batch.real].tolist() == [windows[row][0] for row in rows]
+        assert batch.starts[batch.real].tolist() == starts
+        assert batch.lengths[batch.real].tolist() == lengths[rows].tolist()
 
 
 def test_batches_follow_from_seed_and_step() -> None:
@@ -139,17 +191,21 @@ def with_labels(config: Config) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, labels=CLASSES))
 
 
+@pytest.mark.parametrize("mask", [False, True])
 def test_the_paper_protocol_hears_what_the_feature_extractor_of_transformers_returns(
-    tmp_path: Path,
+    tmp_path: Path, mask: bool
 ) -> None:
-    """Cut to the beginning, padded with zeros, normalised together with the padding."""
+    """Cut to the beginning, then normalised, with the padding unless a mask hides that."""
     store = corpus(tmp_path)
     config = with_labels(
         Config(
             task="classify",
             model=MODEL,
             data=DataConfig(
-                normalize="padded", max_seconds=0.4, bucket_seconds=(0.4,), batch_clips=16
+                normalize="clip" if mask else "padded",
+                max_seconds=0.4,
+                bucket_seconds=(0.4,),
+                batch_clips=16,
             ),
             classify=ClassifyConfig(padding="hf", crop="first"),
         )
@@ -157,12 +213,12 @@ def test_the_paper_protocol_hears_what_the_feature_extractor_of_transformers_ret
     every = np.arange(len(store.ids))
     assert (store.lengths > 6_400).any()
     assert (store.lengths < 6_400).any()
-    data = labelled_clips(config, store, every, None, store.labels)
-    extractor = transformers.Wav2Vec2FeatureExtractor(
-        do_normalize=True, return_attention_mask=False
-    )
-    for batch in data.batches(0, data.batches_per_epoch):
-        clips = [from_int16(store.read(c, 0, int(store.lengths[c]))) for c in batch["clips"]]
+    data = labelled_clips(config, store, every, every, store.labels)
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=mask)
+    judged = CorpusClips(store).judged(config, every, store.labels)
+    trained = data.batches(0, data.batches_per_epoch)
+    for batch in (*trained, *data.eval_batches(), *judged):
+        clips = [store.waveform(clip) for clip in batch["clips"]]
         expected = extractor(
             clips, sampling_rate=16_000, padding="max_length", max_length=6_400, truncation=True
         )["input_values"]
@@ -170,8 +226,52 @@ def test_the_paper_protocol_hears_what_the_feature_extractor_of_transformers_ret
         np.testing.assert_array_equal(batch["labels"], store.labels[batch["clips"]])
 
 
+def test_a_run_that_now_hears_cut_clips_otherwise_is_another_one(tmp_path: Path) -> None:
+    store = corpus(tmp_path)
+    every = np.arange(len(store.ids))
+
+    def fingerprints(**rules: object) -> tuple[str, str]:
+        """Of a run that hears the beginnings of clips, and as the first versions made it."""
+        data = DataConfig(bucket_seconds=(9.0,), batch_clips=16, **rules)  # type: ignore[arg-type]
+        config = with_labels(
+            Config(task="classify", model=MODEL, data=data, classify=ClassifyConfig(crop="first"))
+        )
+        run = labelled_clips(config, store, every, None, store.labels)
+        facts = [store.fingerprint, 0, "first", counted_rules(data)]
+        facts += [store.labels.tolist(), run.class_weights.tolist()]
+        then = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return run.fingerprint, then
+
+    now, then = fingerprints(max_seconds=0.4)
+    assert now != then
+    for rules in ({"max_seconds": 9.0}, {"max_seconds": 0.4, "normalize": "padded"}):
+        now, then = fingerprints(**rules)
+        assert now == then
+
+
+def test_only_what_is_unreadable_stops_an_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = corpus(tmp_path)
+    monkeypatch.setattr(sources, "open_corpus", lambda data, classes: store)
+    report = json.loads((store.directory / "report.json").read_text())
+    report["excluded"] = [{"file": f"{n}.wav", "reason": "is on the list"} for n in range(3)]
+    report["copies"] = [{"file": "copy.wav", "reason": "is a copy of 000.wav"}]
+    (store.directory / "report.json").write_text(json.dumps(report))
+    _, opened = open_labelled(DataConfig())
+    assert opened.excluded == ()
+    said = capsys.readouterr().err
+    assert "note: tones: 3 files were left out on purpose, and 1 as copies of others" in said
+    report["dropped"] = [{"file": "broken.wav", "reason": "is broken"}]
+    (store.directory / "report.json").write_text(json.dumps(report))
+    with pytest.raises(DataError, match=r"1 files cannot be used:\n  broken\.wav: is broken\n"):
+        open_labelled(DataConfig())
+    _, opened = open_labelled(DataConfig(), exclude_bad=True)
+    assert opened.excluded == tuple(report["dropped"])
+
+
 def test_a_good_corpus_has_dropped_nothing(tmp_path: Path) -> None:
-    assert dropped_files(corpus(tmp_path)) == ()
+    assert left_out(corpus(tmp_path)) == {"dropped": (), "copies": (), "excluded": ()}
 
 
 def test_a_corpus_that_moved_is_the_same(tmp_path: Path) -> None:

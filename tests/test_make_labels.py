@@ -11,7 +11,8 @@ from sklearn.cluster import KMeans
 
 from data_pipelines.corpora.sources import store_from_table
 from data_pipelines.frame_labels.label_store import LabelStore
-from data_pipelines.stores.flat_store import FlatStore, from_int16
+from data_pipelines.stores.flat_store import FlatStore
+from data_pipelines.stores.sound import from_int16
 from tests.conftest import FEW, TINY
 from tests.small_models import random_params
 from tests.test_labels import as_version_1

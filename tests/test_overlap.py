@@ -15,12 +15,18 @@ from data_pipelines.preparation.fingerprint import Fingerprint, FingerprintIndex
 from data_pipelines.preparation.overlap import find_overlaps
 from data_pipelines.preparation.prepare import prepare_dataset
 from data_pipelines.stores.building import build_store
-from data_pipelines.stores.flat_store import Clip, FlatStore, to_int16
+from data_pipelines.stores.flat_store import Clip, FlatStore
+from data_pipelines.stores.sound import from_int16, to_int16
 from data_pipelines.synthetic.corpus import synthetic_corpus
 from tools.find_overlap import main
 from voc2vec_jax.errors import BAD_DATA, DONE, WRONG_USAGE, DataError
 
 Waveform = NDArray[np.float32]
+
+
+def stored(waveform: Waveform) -> Waveform:
+    """As it comes out of a store."""
+    return from_int16(*to_int16(waveform))
 
 
 def resampled(waveform: Waveform) -> Waveform:
@@ -58,14 +64,14 @@ def waveforms() -> list[Waveform]:
 
 @pytest.fixture(scope="module")
 def index(waveforms: list[Waveform]) -> FingerprintIndex:
-    return FingerprintIndex([fingerprint(to_int16(waveform)) for waveform in waveforms])
+    return FingerprintIndex([fingerprint(stored(waveform)) for waveform in waveforms])
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_changed_recordings_are_recognised_and_others_are_not(
     waveforms: list[Waveform], index: FingerprintIndex, change: str
 ) -> None:
-    found = [index.search(fingerprint(to_int16(CHANGES[change](w)))) for w in waveforms]
+    found = [index.search(fingerprint(stored(CHANGES[change](w)))) for w in waveforms]
     recognised = [clip in {m.clip for m in matches} for clip, matches in enumerate(found)]
     wrong = [(clip, m) for clip, matches in enumerate(found) for m in matches if m.clip != clip]
     assert sum(recognised) >= 39
@@ -77,9 +83,9 @@ def test_changed_recordings_are_recognised_and_others_are_not(
 
 def test_an_excerpt_is_found_where_it_is(waveforms: list[Waveform]) -> None:
     whole = np.concatenate(waveforms)
-    index = FingerprintIndex([fingerprint(to_int16(whole))])
+    index = FingerprintIndex([fingerprint(stored(whole))])
     start = sum(len(waveform) for waveform in waveforms[:7])
-    (match,) = index.search(fingerprint(to_int16(waveforms[7])))
+    (match,) = index.search(fingerprint(stored(waveforms[7])))
     assert match.offset_seconds == pytest.approx(start / 16_000, abs=0.05)
 
 
@@ -93,7 +99,7 @@ def test_silence_and_scraps_match_nothing(index: FingerprintIndex, length: int) 
 
 def test_hash_of_a_sweep_does_not_depend_on_blocks() -> None:
     """Long clips are worked off in blocks."""
-    noise = np.random.default_rng(0).integers(-9_000, 9_000, 300_000).astype(np.int16)
+    noise = np.random.default_rng(0).integers(-9_000, 9_000, 300_000).astype(np.float32) / 32_768
     whole = fingerprint(noise)
     tail = fingerprint(noise[256 * 700 :])
     assert isinstance(whole, Fingerprint)
@@ -162,7 +168,8 @@ def test_the_command_writes_a_list_that_the_builders_take(
     directory = prepare_dataset("vivae", manual, data_dir, exclude=exclude, overwrite=True)
     without = json.loads((directory / "report.json").read_text())
     assert without["clips"] == 2
-    assert [drop["reason"] for drop in without["dropped"]] == [
+    assert without["dropped"] == without["copies"] == []
+    assert [drop["reason"] for drop in without["excluded"]] == [
         "is on the list of clips to exclude"
     ] * 2
 

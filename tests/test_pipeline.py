@@ -12,7 +12,8 @@ from data_pipelines.batches.augment import Augmentation
 from data_pipelines.batches.pipeline import Batch, ClassLabels, Share, batches
 from data_pipelines.batches.window_plan import WindowPlan
 from data_pipelines.stores.building import build_store
-from data_pipelines.stores.flat_store import Clip, FlatStore, from_int16
+from data_pipelines.stores.flat_store import Clip, FlatStore
+from data_pipelines.stores.sound import from_int16
 from voc2vec_jax.audio.signal import normalize, pad_batch
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.errors import ConfigError, DataError

@@ -1,5 +1,6 @@
 """From files to records, report and training batches, whatever lies in the folder."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -13,15 +14,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile
 import tensorflow_datasets as tfds
 
 from data_pipelines.batches.pretraining import open_training_corpus
+from data_pipelines.builders.common import base, records
 from data_pipelines.corpora.prepared import dataset_names, find_prepared, open_prepared
 from data_pipelines.corpora.sources import open_corpus
-from data_pipelines.preparation.prepare import builder_class, make_builder, prepare_dataset
+from data_pipelines.preparation import prepare
+from data_pipelines.preparation.prepare import (
+    builder_class,
+    make_builder,
+    prepare_dataset,
+    prepare_folder,
+)
+from data_pipelines.stores.flat_store import FlatStore
+from data_pipelines.stores.index import read_index, write_index
+from tests.old_index import as_it_was
 from tools.prepare_data import main
+from voc2vec_jax.audio.signal import load_audio
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.errors import BAD_DATA, DONE, WRONG_USAGE, ConfigError, DataError
 
@@ -63,7 +76,7 @@ def test_records_are_those_of_the_contract_and_train(cries: Path, tmp_path: Path
     records = {record["id"].decode(): record for record in builder.as_data_source("train")}
     assert len(records) == 7
     record = records[f"tired/{APP}-1430000003-1.0-m-04-hu"]
-    assert record.keys() == {"audio", "id", "label", "group", "fold", "source"}
+    assert record.keys() == {"audio", "scale", "id", "label", "group", "fold", "source"}
     assert record["audio"].dtype == np.int16
     assert record["audio"].shape == (round(0.8 * 16_000),)
     assert record["label"] == 4
@@ -94,18 +107,76 @@ def test_records_unpack_to_the_store_they_were_made_from(cries: Path, tmp_path: 
     second = open_prepared("donate_a_cry", moved)
     assert second.directory.parent == moved
     assert second.fingerprint == first.fingerprint
-    for name in ("index.json", "report.json", "samples.int16"):
+    for name in ("index.arrow", "report.json", "samples.int16"):
         assert (second.directory / name).read_bytes() == (first.directory / name).read_bytes()
     assert open_prepared("donate_a_cry", moved).fingerprint == first.fingerprint
+
+
+def test_sound_beyond_full_scale_goes_through_the_records_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "in").mkdir()
+    for name, level in (("loud", 20_000.0), ("usual", 0.2)):
+        sound = (level * noise(0.5) / 0.1).astype(np.float32)
+        soundfile.write(tmp_path / "in" / f"{name}.wav", sound, 16_000, subtype="FLOAT")
+    directory = prepare_folder(tmp_path / "in", "own", tmp_path / "data", classes=False)
+    made = tfds.builder_from_directory(directory).as_data_source("train")
+    scales = {record["id"].decode(): record["scale"] for record in made}
+    first = open_prepared("own", tmp_path / "data")
+    assert scales == {"loud.wav": first.scales[0], "usual.wav": 1}
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(tmp_path / "data" / "own", moved / "own")
+    second = open_prepared("own", moved)
+    assert second.fingerprint == first.fingerprint
+    for clip in (0, 1):
+        expected = load_audio(tmp_path / "in" / first.ids[clip])
+        step = first.scales[clip] / 32_768
+        assert np.abs(expected).max() > 5_000 * (clip == 0)
+        assert np.abs(second.waveform(clip) - expected).max() <= 0.503 * step
+    assert not [record for record in caplog.records if "perhaps_cut_off" in record.getMessage()]
+
+
+def test_records_without_a_scale_are_still_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As older versions wrote them, with sound beyond full scale cut off."""
+    (tmp_path / "in").mkdir()
+    square = np.tile(np.repeat([32_767, -32_768], 40), 50).astype(np.int16)
+    soundfile.write(tmp_path / "in" / "a.wav", square, 16_000)
+
+    def old_features(class_names: list[str]) -> tfds.features.FeaturesDict:
+        kept = {k: v for k, v in records.features(class_names).items() if k != "scale"}
+        return tfds.features.FeaturesDict(kept)
+
+    monkeypatch.setattr(prepare, "features", old_features)
+    monkeypatch.setattr(
+        base,
+        "record_of",
+        lambda *of: {k: v for k, v in records.record_of(*of).items() if k != "scale"},
+    )
+    directory = prepare_folder(tmp_path / "in", "own", tmp_path / "data", classes=False)
+    assert "scale" not in tfds.builder_from_directory(directory).info.features
+    new = open_prepared("own", tmp_path / "data")
+    shutil.copytree(directory.parent, tmp_path / "moved" / "own")
+    old = tmp_path / "moved" / "own" / directory.name
+    as_it_was(FlatStore.open(new.directory), old)
+    store = open_prepared("own", tmp_path / "moved")
+    assert store.fingerprint == new.fingerprint
+    np.testing.assert_array_equal(store.waveform(0), square / np.float32(32_768))
+    assert [r for r in caplog.records if f"store={store.directory} perhaps_cut" in r.getMessage()]
 
 
 def test_damaged_records_are_named(cries: Path, tmp_path: Path) -> None:
     directory = prepare_dataset("donate_a_cry", cries, tmp_path / "data")
     shutil.rmtree(open_prepared("donate_a_cry", tmp_path / "data").directory)
-    index = json.loads((directory / "index.json").read_text())
-    index["clip_sha256"][2] = "0" * 64
-    (directory / "index.json").write_text(json.dumps(index))
-    with pytest.raises(DataError, match=rf"clip '{index['ids'][2]}' is damaged"):
+    index = read_index(directory)
+    digests = index.column("sha256").to_pylist()
+    digests[2] = bytes(32)
+    place = index.table.schema.get_field_index("sha256")
+    table = index.table.set_column(place, "sha256", pa.array(digests, pa.binary(32)))
+    write_index(directory, dataclasses.replace(index, table=table))
+    damaged = index.column("id")[2].as_py()
+    with pytest.raises(DataError, match=rf"clip '{damaged}' is damaged"):
         open_prepared("donate_a_cry", tmp_path / "data")
     assert not list((tmp_path / "data").glob("prepared-*"))
 
@@ -124,12 +195,13 @@ def test_archives_give_the_same_as_their_tree(cries: Path, tmp_path: Path, form:
     else:
         shutil.copytree(cries, packed / "other name")
     directory = prepare_dataset("donate_a_cry", tmp_path / "packed", tmp_path / "of_archive")
-    ours, theirs = (json.loads((d / "index.json").read_text()) for d in (directory, tree))
-    assert sorted(ours["ids"]) == sorted(theirs["ids"])
-    assert ours["clip_sha256"] == theirs["clip_sha256"]
-    dropped = report_of(directory)["dropped"]
-    assert len(dropped) == (7 if form == "zip beside its tree" else 0)
-    assert all("is a copy of" in drop["reason"] for drop in dropped)
+    ours, theirs = (read_index(found) for found in (directory, tree))
+    assert sorted(ours.column("id").to_pylist()) == sorted(theirs.column("id").to_pylist())
+    assert ours.column("sha256").equals(theirs.column("sha256"))
+    report = report_of(directory)
+    assert report["dropped"] == report["excluded"] == []
+    assert len(report["copies"]) == (7 if form == "zip beside its tree" else 0)
+    assert all("is a copy of" in drop["reason"] for drop in report["copies"])
     assert not (tmp_path / "of_archive" / "extracted" / "donate_a_cry").exists()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from data_pipelines.preparation.fingerprint import FingerprintIndex, fingerprint
 from data_pipelines.preparation.prepare import prepare_dataset, prepare_table
-from data_pipelines.stores.flat_store import to_int16
+from data_pipelines.stores.sound import from_int16, to_int16
 from voc2vec_jax.audio.signal import load_audio
 
 
@@ -102,7 +102,7 @@ def test_overlap_recall_and_false_positives(recordings: Path, tmp_path: Path) ->
     count = int(os.environ.get("VOC2VEC_OVERLAP_CLIPS", "40"))
     paths = sorted(p for p in recordings.rglob("*") if p.suffix.lower() in (".wav", ".mp3"))
     chosen = [paths[i] for i in np.random.default_rng(0).permutation(len(paths))[:count]]
-    decoded = {str(p): to_int16(load_audio(p)) for p in chosen}
+    decoded = {str(p): from_int16(*to_int16(load_audio(p))) for p in chosen}
     index = FingerprintIndex([fingerprint(samples) for samples in decoded.values()])
     names = list(decoded)
     ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
@@ -112,7 +112,8 @@ def test_overlap_recall_and_false_positives(recordings: Path, tmp_path: Path) ->
         for clip, name in enumerate(names):
             command = [ffmpeg, "-v", "error", "-y", "-i", name, *options, str(changed)]
             subprocess.run(command, check=True)
-            found = [m.clip for m in index.search(fingerprint(to_int16(load_audio(changed))))]
+            heard = from_int16(*to_int16(load_audio(changed)))
+            found = [m.clip for m in index.search(fingerprint(heard))]
             recognised += clip in found
             wrong += sum(not is_one_recording(name, names[other]) for other in found)
         print(f"{title}: recall {recognised}/{count}, false {wrong}/{count * (count - 1)}")

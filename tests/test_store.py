@@ -1,25 +1,33 @@
 """A corpus is decoded once, completely or not at all, and what is lost is listed."""
 
+import hashlib
 import io
 import json
 import logging
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile
 from rich.console import Console
 
+from data_pipelines.batches.pipeline import assemble
+from data_pipelines.batches.window_plan import WindowPlan
 from data_pipelines.corpora.sources import open_corpus, store_from_folder, store_from_table
 from data_pipelines.stores import decode
 from data_pipelines.stores.building import build_store
-from data_pipelines.stores.flat_store import Clip, FlatStore, Int16Array, from_int16, to_int16
-from data_pipelines.stores.report import Expected, plot_durations, report_table
+from data_pipelines.stores.columns import Strings
+from data_pipelines.stores.flat_store import Clip, FlatStore
+from data_pipelines.stores.report import Expected, plot_durations, read_report, report_table
+from data_pipelines.stores.sound import Int16Array, Sound, from_int16, to_int16
 from data_pipelines.synthetic.corpus import CLASSES, SyntheticClip
+from tests.old_index import as_it_was
 from voc2vec_jax.audio.signal import load_audio, normalize
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.errors import ConfigError, DataError
@@ -80,12 +88,15 @@ def test_folder_becomes_clips_in_path_order(folder: Path, cache: Path) -> None:
             "longest": 1_002 / 16_000,
         },
         "dropped": [],
+        "excluded": [],
+        "copies": [],
         "ignored_files": 1,
         "ignored_audio": {},
         "expected": {"clips": None, "hours": None},
         "paper": {"clips": None, "hours": None},
         "verdict": "no count is known for a complete copy",
         "clipped": [],
+        "beyond_full_scale": [],
         "silent": [],
         "duplicates": [],
     }
@@ -211,7 +222,7 @@ def test_killed_build_goes_on_where_it_stopped(tmp_path: Path, damage: str) -> N
     store = build_store(tmp_path / "corpus", resumed, dataset="corpus")
     assert starts == [0, expected_start]
     assert store.ids == ["a", "c", "d", "e", "f"]
-    for name in ("index.json", "report.json", "samples.int16"):
+    for name in ("index.arrow", "report.json", "samples.int16"):
         assert (store.directory / name).read_bytes() == (whole.directory / name).read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["corpus", "whole"]
 
@@ -314,8 +325,20 @@ def test_damaged_stores_say_what_to_delete(tmp_path: Path) -> None:
     (directory / "samples.int16").unlink()
     with pytest.raises(DataError, match=r"samples\.int16: is missing; delete"):
         FlatStore.open(directory)
+    index = (directory / "index.arrow").read_bytes()
+    other = index.replace(b'"format_version": 2', b'"format_version": 9')
+    (directory / "index.arrow").write_bytes(other)
+    with pytest.raises(DataError, match=r"index\.arrow: format version 9, this code reads 2; del"):
+        FlatStore.open(directory)
+    for damaged in (index[: len(index) // 2], b"", b"noise" * 100):
+        (directory / "index.arrow").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"index\.arrow: cannot be read .* delete"):
+            FlatStore.open(directory)
+    (directory / "index.arrow").unlink()
+    with pytest.raises(DataError, match=r"index\.arrow: cannot be read .* delete"):
+        FlatStore.open(directory)
     (directory / "index.json").write_text('{"format_version": 99}')
-    with pytest.raises(DataError, match="format version 99"):
+    with pytest.raises(DataError, match=r"index\.json: format version 99"):
         FlatStore.open(directory)
     (directory / "index.json").write_text("{")
     with pytest.raises(DataError, match=r"index\.json: cannot be read"):
@@ -328,11 +351,199 @@ def test_repeated_ids_are_listed(tmp_path: Path) -> None:
         build_store(tmp_path / "corpus", clips, dataset="corpus")
 
 
-def test_int16_rounds_and_clips() -> None:
-    waveform = np.array([-1.5, -1.0, 0.4 / 32768, 0.6 / 32768, 1.0], np.float32)
-    assert to_int16(waveform).tolist() == [-32768, -32768, 0, 1, 32767]
+def test_sound_within_full_scale_is_rounded_and_16_bits_come_out_exact() -> None:
+    waveform = np.array([-1.0, 0.4 / 32768, 0.6 / 32768, 1.0], np.float32)
+    samples, scale = to_int16(waveform)
+    assert (samples.tolist(), scale) == ([-32768, 0, 1, 32767], 1.0)
     every = np.arange(-32768, 32768).astype(np.int16)
-    np.testing.assert_array_equal(to_int16(from_int16(every)), every)
+    again = to_int16(from_int16(every))
+    assert again.scale == 1
+    np.testing.assert_array_equal(again.samples, every)
+
+
+@pytest.mark.parametrize("peak", [1.000001, 1.3, 32_768.0, 1e20])
+def test_sound_beyond_full_scale_is_kept_up_to_half_a_step(peak: float) -> None:
+    waveform = np.random.default_rng(0).uniform(-1, 0.9, 1_000).astype(np.float32)
+    waveform *= np.float32(peak / np.abs(waveform).max())
+    sound = to_int16(waveform)
+    assert np.float32(sound.scale) == pytest.approx(peak, rel=1e-4)
+    step = sound.scale / 32_768
+    heard = from_int16(*sound)
+    assert np.abs(heard.astype(float) - waveform).max() <= 0.503 * step
+    again = to_int16(heard)
+    assert again.scale == sound.scale
+    np.testing.assert_array_equal(again.samples, sound.samples)
+
+
+def test_integers_written_as_floats_come_out_exact() -> None:
+    every = np.arange(-32768, 32768).astype(np.float32)
+    sound = to_int16(every)
+    assert sound.scale == 32_768
+    np.testing.assert_array_equal(from_int16(*sound), every)
+
+
+def loud(rate: int) -> np.ndarray:
+    """Half a second of a square wave at full scale, for which resampling overshoots."""
+    return np.where(np.arange(rate // 2) // (rate // 200) % 2, 0.999, -0.999).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["floats of 16-bit integers", "overshoot of resampling"])
+def test_sound_beyond_full_scale_is_heard_as_by_load_audio(
+    tmp_path: Path, cache: Path, kind: str
+) -> None:
+    folder = tmp_path / "in"
+    write_wav(folder / "b.wav", noise(1_000))
+    if kind.startswith("floats"):
+        tone = 0.3 * np.sin(np.arange(8_000) / 7) + 0.02 * np.sin(np.arange(8_000) / 3)
+        soundfile.write(folder / "a.wav", (tone * 32_767).astype("f4"), 16_000, subtype="FLOAT")
+    else:
+        soundfile.write(folder / "a.wav", loud(44_100), 44_100, subtype="PCM_16")
+    expected = load_audio(folder / "a.wav")
+    assert np.abs(expected).max() > 1.01
+    store = store_from_folder(folder, cache)
+    heard = store.waveform(0)
+    step = store.scales[0] / 32_768
+    assert np.abs(heard - expected).max() <= 0.503 * step
+    np.testing.assert_array_equal(store.waveform(0, 30, 100), heard[30:130])
+    assert store.scales[0] == pytest.approx(np.abs(expected).max(), rel=1e-3)
+    # Within full scale nothing has changed.
+    assert store.scales[1] == 1
+    np.testing.assert_array_equal(store.waveform(1), noise(1_000) / np.float32(32_768))
+    assert report_of(store)["beyond_full_scale"] == ["a.wav"]
+    plan = WindowPlan(store.lengths, DataConfig(), seed=0)
+    batch = plan.batch(0)
+    (row, *_) = np.flatnonzero(batch.clips == 0)
+    for mode in ("none", "clip"):
+        waveform = assemble(store, batch, mode)[row, : len(expected)]
+        wanted = normalize(expected) if mode == "clip" else expected
+        assert np.abs(waveform - wanted).max() < 1e-4 * np.abs(wanted).max()
+    assert store.means[0] == heard.mean()
+    assert store.variances[0] == heard.var()
+
+
+def test_a_scale_is_part_of_what_identifies_a_clip(tmp_path: Path) -> None:
+    def made(name: str, sound: Sound) -> FlatStore:
+        return build_store(tmp_path / name, [(Clip("a", "a"), sound)], dataset="x")
+
+    one, same = made("one", Sound(noise(500))), made("same", Sound(noise(500), 1.0))
+    louder = made("louder", Sound(noise(500), 2.0))
+    assert one.clip_sha256 == same.clip_sha256 == [hashlib.sha256(noise(500)).hexdigest()]
+    assert louder.clip_sha256 != one.clip_sha256
+    assert louder.fingerprint != one.fingerprint == same.fingerprint
+    np.testing.assert_array_equal(louder.waveform(0), 2 * one.waveform(0))
+    # As before there was a scale, so that runs go on.
+    content = hashlib.sha256(one.clip_sha256[0].encode()).hexdigest()
+    identity = json.dumps([2, 16_000, ["a"], [500], content])
+    assert one.fingerprint == hashlib.sha256(identity.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("clipped", [False, True])
+def test_an_old_store_opens_and_names_what_it_may_have_cut_off(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, clipped: bool
+) -> None:
+    samples = noise(500)
+    samples[:3] = 32_767 if clipped else 5
+    clips = [
+        (Clip("ä", "ä.wav", 1, "x", "test"), samples),
+        (Clip("b", "b.wav"), noise(600, 1)),
+    ]
+    directory = tmp_path / "corpus"
+    new = build_store(directory, clips, dataset="corpus", class_names=["p", "q"])
+    as_it_was(new, directory)
+    with caplog.at_level(logging.WARNING):
+        FlatStore.open(directory)
+        old = FlatStore.open(directory)
+    named = [record.getMessage() for record in caplog.records]
+    assert len(named) == clipped
+    assert not clipped or (f"store={directory} perhaps_cut_off=1" in named[0])
+    assert not clipped or "--overwrite" in named[0]
+    assert (directory / "index.arrow").exists()
+    for field in ("ids", "groups", "folds", "sources", "clip_sha256", "class_names", "fingerprint"):
+        assert getattr(old, field) == getattr(new, field)
+    for field in ("lengths", "labels", "means", "variances", "scales", "offsets"):
+        np.testing.assert_array_equal(getattr(old, field), getattr(new, field))
+    # Decoded again, a clip that was recorded so is the same and no longer named.
+    shutil.rmtree(directory)
+    caplog.clear()
+    again = build_store(directory, clips, dataset="corpus", class_names=["p", "q"])
+    assert again.fingerprint == old.fingerprint
+    assert not caplog.records
+
+
+def test_an_old_build_that_was_killed_begins_anew(tmp_path: Path) -> None:
+    def killed(start: int) -> Iterator[tuple[Clip, Int16Array]]:
+        yield Clip("a", "a"), noise(500)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_store(tmp_path / "corpus", killed, dataset="corpus")
+    journal = tmp_path / ".corpus.resumable" / "journal.jsonl"
+    entry = json.loads(journal.read_text())
+    del entry["scale"]
+    journal.write_text(json.dumps(entry) + "\n")
+    starts: list[int] = []
+
+    def resumed(start: int) -> Iterator[tuple[Clip, Int16Array]]:
+        starts.append(start)
+        yield Clip("a", "a"), noise(500)
+
+    assert build_store(tmp_path / "corpus", resumed, dataset="corpus").ids == ["a"]
+    assert starts == [0]
+
+
+def test_names_that_are_not_utf8_are_refused_at_once(tmp_path: Path) -> None:
+    clips = [(Clip("a\udcff", "a\udcff.wav"), noise(500)), (Clip("b", "b"), noise(500))]
+    with pytest.raises(DataError, match=r"a\\udcff\.wav': is not named in UTF-8; rename it"):
+        build_store(tmp_path / "corpus", clips, dataset="corpus")
+
+
+def test_what_was_left_out_stands_in_three_lists(tmp_path: Path) -> None:
+    lists = {
+        kind: [{"file": f"{kind}.wav", "reason": reason}]
+        for kind, reason in {
+            "rejected": "odd name",
+            "copies": "is a copy of a.wav",
+            "excluded": "is on the list of clips to exclude",
+        }.items()
+    }
+    clips = [(Clip("a", "a.wav"), noise(500)), (Clip("b", "b.wav"), "broken")]
+    store = build_store(tmp_path / "corpus", clips, dataset="corpus", **lists)  # type: ignore[arg-type]
+    report = read_report(store.directory)
+    broken = {"file": "b.wav", "reason": "broken"}
+    assert report["dropped"] == [*lists["rejected"], broken]
+    assert (report["copies"], report["excluded"]) == (lists["copies"], lists["excluded"])
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(report_table(report))
+    text = console.export_text()
+    for part in (
+        "unreadable",
+        "b.wav: broken",
+        "copies",
+        "is a copy of a.wav",
+        "excluded.wav: is on",
+    ):
+        assert part in text
+    # An older version had one list.
+    old = {k: v for k, v in report_of(store).items() if k not in ("copies", "excluded")}
+    old["dropped"] = [*lists["rejected"], *lists["copies"], *lists["excluded"], broken]
+    (store.directory / "report.json").write_text(json.dumps(old))
+    assert read_report(store.directory) == report
+
+
+def test_strings_in_arrow_behave_like_a_list() -> None:
+    texts = ["b", "", "ä", "b"]
+    for values in (pa.array(texts, pa.large_string()), pa.array(texts).dictionary_encode()):
+        strings = Strings(values)
+        assert strings == texts
+        assert strings != texts[:3]
+        assert [strings[0], strings[-2], strings[np.int64(3)]] == ["b", "ä", "b"]
+        assert strings[1:3] == ["", "ä"]
+        assert sorted(set(strings)) == ["", "b", "ä"]
+        assert np.asarray(strings).tolist() == texts
+        assert strings.prefixed("x/") == ["x/b", "", "x/ä", "x/b"]
+        assert Strings.joined([strings, strings.prefixed("x/")])[3:6] == ["b", "x/b", ""]
+        with pytest.raises(IndexError):
+            strings[4]
 
 
 def write_table(folder: Path, text: str, encoding: str = "utf-8") -> Path:

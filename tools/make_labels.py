@@ -21,7 +21,6 @@ Examples:
 """
 
 import dataclasses
-import functools
 import logging
 import sys
 from collections.abc import Sequence
@@ -43,7 +42,7 @@ from data_pipelines.frame_labels.label_store import (
     LabelStore,
     Manifest,
 )
-from data_pipelines.stores.flat_store import FlatStore, from_int16
+from data_pipelines.stores.flat_store import FlatStore
 from voc2vec_jax.cli.command import RESUMES, parsed, prepare_process, run
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.errors import ConfigError
@@ -169,7 +168,7 @@ def _compute(arguments: Arguments, corpus: FlatStore) -> LabelStore:
             bar = progress.add_task("Features of the sample", total=len(clips))
             centroids, facts = labelling.fit_clusters(
                 features,
-                lambda clip: _samples(corpus, int(clips[clip])),
+                lambda clip: corpus.waveform(int(clips[clip])),
                 corpus.lengths[clips],
                 kmeans,
                 build.directory,
@@ -198,10 +197,6 @@ def _progress() -> Progress:
     return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
-def _samples(corpus: FlatStore, clip: int) -> NDArray[np.float32]:
-    return from_int16(corpus.read(clip, 0, int(corpus.lengths[clip])))
-
-
 def _assign(
     build: LabelBuild,
     corpus: FlatStore,
@@ -218,8 +213,7 @@ def _assign(
         build.append(clip, labels, distance)
         progress.advance(bar)
 
-    read = functools.partial(_samples, corpus)
-    label_clips(features, read, corpus.lengths, centroids, done, emit)
+    label_clips(features, corpus.waveform, corpus.lengths, centroids, done, emit)
 
 
 def _quality(build: LabelBuild, corpus: FlatStore, clusters: int) -> dict[str, Any]:

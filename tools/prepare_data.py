@@ -1,6 +1,6 @@
 """Prepare a dataset: `python -m tools.prepare_data donate_a_cry --manual-dir ~/downloads`.
 
-Audio becomes 16 kHz mono; what was found, dropped and expected goes to report.json. A killed
+Audio becomes 16 kHz mono; what was found, left out and expected goes to report.json. A killed
 run goes on where it stopped. Afterwards `python -m voc2vec_jax.train --data.name NAME` reads it.
 
 Examples:
@@ -18,7 +18,6 @@ Examples:
     python -m tools.prepare_data
 """
 
-import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -33,7 +32,7 @@ from rich.table import Table
 from data_pipelines.corpora import voc125
 from data_pipelines.corpora.prepared import dataset_names
 from data_pipelines.corpora.sources import default_data_dir
-from data_pipelines.stores.report import report_table
+from data_pipelines.stores.report import read_report, report_table
 from voc2vec_jax.cli.command import RESUMES, parsed, prepare_process, run
 from voc2vec_jax.errors import ConfigError
 
@@ -123,14 +122,13 @@ def prepare(arguments: Arguments) -> None:
     else:
         Console().print(_list())
         return
-    report = json.loads((directory / "report.json").read_text())
-    Console().print(report_table(report))
+    Console().print(report_table(read_report(directory)))
     print(f"prepared: {directory} (report.json, durations.png)")
 
 
 def _compare(reports: Mapping[str, dict[str, Any] | None]) -> Table:
     """What of Voc125 there is, beside the paper's table."""
-    table = Table("name", "clips", "in the paper", "hours", "in the paper", "dropped")
+    table = Table("name", "clips", "in the paper", "hours", "in the paper", "unreadable")
     for name, report in reports.items():
         clips, hours = voc125.PAPER[name]
         found = (

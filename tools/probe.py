@@ -17,7 +17,7 @@ import tyro
 from numpy.typing import NDArray
 
 from data_pipelines.preparation.copies import copies_of
-from data_pipelines.stores.flat_store import FlatStore, from_int16
+from data_pipelines.stores.flat_store import FlatStore
 from voc2vec_jax.checkpoints.loading import load_encoder
 from voc2vec_jax.checkpoints.pretrained import PretrainedModel
 from voc2vec_jax.cli.command import parsed, prepare_process, run, say
@@ -67,8 +67,7 @@ def read_clips(arguments: Arguments) -> tuple[FlatStore, list[NDArray[np.float32
 
     data_dir = None if arguments.data_dir is None else str(arguments.data_dir)
     store = open_corpus(DataConfig(table=str(arguments.table), data_dir=data_dir))
-    lengths = enumerate(store.lengths.tolist())
-    return store, [from_int16(store.read(clip, 0, length)) for clip, length in lengths]
+    return store, [store.waveform(clip) for clip in range(len(store.ids))]
 
 
 def groups_of(store: FlatStore) -> Sequence[str]:

@@ -4,12 +4,14 @@ A batch holds a number of clips of like length. The last one of each length is f
 that are not real, so that all batches of a length have the same shape and no clip counts twice.
 """
 
+import functools
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipelines.batches.buckets import Bucket, bucket_of, fill_buckets, permutation, random_bits
+from data_pipelines.batches.buckets import bucket_of, fill_buckets, permutation, random_bits
 from data_pipelines.batches.window_plan import PlannedBatch
 from voc2vec_jax.audio.frame_grid import MIN_SAMPLES
 from voc2vec_jax.audio.signal import SAMPLE_RATE
@@ -23,6 +25,18 @@ Ints = NDArray[np.integer]
 
 # What a random stream is for; `window_plan.py` and `buckets.py` have 1 to 4.
 _ROW_ORDER, _BATCH_ORDER, _CROPS = 5, 6, 7
+
+
+@dataclass(frozen=True, eq=False)
+class _Epoch:
+    """All that changes from one epoch to the next."""
+
+    rows: list[NDArray[np.int64]]
+    """Per bucket: its windows, in the order in which they are heard."""
+    starts: NDArray[np.int64]
+    """[windows] first sample of each inside its clip."""
+    order: NDArray[np.int64]
+    """[batches of all buckets] in which order they are heard; numbered bucket by bucket."""
 
 
 class ClipPlan:
@@ -39,6 +53,9 @@ class ClipPlan:
     Raises:
         ConfigError: `data.max_seconds` would cut clips into windows without a single frame.
         DataError: There are no clips.
+
+    Attributes:
+        longest: Samples that are heard of a clip at a time, at most.
     """
 
     def __init__(
@@ -54,7 +71,7 @@ class ClipPlan:
         if len(clips) == 0:
             raise DataError("no clip is left to train or to evaluate on")
         self.seed, self.heard, self.shuffled = seed, heard, shuffled
-        longest = round(data.max_seconds * SAMPLE_RATE)
+        self.longest = longest = round(data.max_seconds * SAMPLE_RATE)
         own = np.asarray(lengths, np.int64)[clips]
         pieces = -(-own // longest) if heard == "windows" else np.ones_like(own)
         if np.any(own // pieces < MIN_SAMPLES):
@@ -71,44 +88,47 @@ class ClipPlan:
         self._room = own[owner] - self._lengths if heard == "crop" else np.zeros_like(owner)
         number = bucket_of(self._lengths, data)
         self._buckets = fill_buckets(number, np.ones(len(owner)), data)
+        self._rows = [np.sort(bucket.windows) for bucket in self._buckets]
         self.clips = len(own)
         self.batches_per_epoch = sum(bucket.batches for bucket in self._buckets)
         self.shapes = [(bucket.batch_size, bucket.samples) for bucket in self._buckets]
         self.heard_seconds_per_epoch = float(self._lengths.sum()) / SAMPLE_RATE
+        self._epoch = functools.lru_cache(maxsize=2)(self._draw_epoch)
 
     def batch(self, step: int) -> PlannedBatch:
         """The batch of a step (0, 1, …), whatever was asked before."""
-        epoch, place = divmod(step, self.batches_per_epoch)
-        if self.shuffled:
-            order = permutation(self.batches_per_epoch, _BATCH_ORDER, self.seed, epoch)
-            place = int(order[place])
-        bucket = self._buckets[0]
-        for bucket in self._buckets:
-            if place < bucket.batches:
-                break
-            place -= bucket.batches
-        rows, real = self._rows(bucket, epoch, place)
-        starts = self._starts[rows]
-        if self.heard == "crop":
-            drawn = random_bits(len(self._clips), _CROPS, self.seed, epoch)[rows]
-            fraction = (drawn >> np.uint64(11)) * 2.0**-53  # [0, 1)
-            starts = starts + (fraction * (self._room[rows] + 1)).astype(np.int64)
+        epoch, index = divmod(step, self.batches_per_epoch)
+        table = self._epoch(epoch if self.shuffled or self.heard == "crop" else 0)
+        number = int(table.order[index])
+        place = 0
+        while number >= self._buckets[place].batches:
+            number -= self._buckets[place].batches
+            place += 1
+        bucket, windows = self._buckets[place], table.rows[place]
+        chosen = windows[number * bucket.batch_size :][: bucket.batch_size]
+        rows = np.resize(chosen, bucket.batch_size)
         return PlannedBatch(
             step=step,
             epoch=epoch,
             bucket_samples=bucket.samples,
             clips=self._clips[rows],
-            starts=starts,
+            starts=table.starts[rows],
             lengths=self._lengths[rows],
             windows=np.asarray(rows, np.int64),
-            real=real,
+            real=np.arange(bucket.batch_size) < len(chosen),
         )
 
-    def _rows(self, bucket: Bucket, epoch: int, place: int) -> tuple[Ints, NDArray[np.bool_]]:
-        """[B] rows of the bucket's batch number `place`, and which are real."""
-        rows = np.sort(bucket.windows)
+    def _draw_epoch(self, epoch: int) -> _Epoch:
+        rows, starts = self._rows, self._starts
+        order = np.arange(self.batches_per_epoch)
         if self.shuffled:
-            rows = rows[permutation(len(rows), _ROW_ORDER, self.seed, epoch, bucket.number)]
-        chosen = rows[place * bucket.batch_size :][: bucket.batch_size]
-        real = np.arange(bucket.batch_size) < len(chosen)
-        return np.resize(chosen, bucket.batch_size), real
+            order = permutation(self.batches_per_epoch, _BATCH_ORDER, self.seed, epoch)
+            rows = [
+                windows[permutation(len(windows), _ROW_ORDER, self.seed, epoch, bucket.number)]
+                for bucket, windows in zip(self._buckets, rows, strict=True)
+            ]
+        if self.heard == "crop":
+            drawn = random_bits(len(self._clips), _CROPS, self.seed, epoch)
+            fraction = (drawn >> np.uint64(11)) * 2.0**-53  # [0, 1)
+            starts = starts + (fraction * (self._room + 1)).astype(np.int64)
+        return _Epoch(rows, starts, order)

@@ -17,10 +17,11 @@ from data_pipelines.batches.augment import Augmentation
 from data_pipelines.batches.clip_plan import ClipPlan, Ints
 from data_pipelines.batches.pipeline import assemble
 from data_pipelines.batches.planned_corpus import PlannedCorpus, counted_rules
-from data_pipelines.batches.window_plan import PlannedBatch, long_enough
+from data_pipelines.batches.window_plan import long_enough
 from data_pipelines.corpora.held_out import held_out
 from data_pipelines.corpora.sources import open_corpus
 from data_pipelines.stores.flat_store import FlatStore
+from data_pipelines.stores.report import read_report
 from voc2vec_jax.audio.signal import SAMPLE_RATE
 from voc2vec_jax.config import Config, ModelConfig
 from voc2vec_jax.errors import ConfigError, DataError
@@ -49,23 +50,32 @@ class LabelledClips(PlannedCorpus[ClipPlan]):
         rules = counted_rules(self.data)
         facts = [self.store.fingerprint, self.plan.seed, self.plan.heard, rules]
         facts += [self.labels.tolist(), self.class_weights.tolist()]
+        over_heard = self.features is None and self._normalize(self.plan) == "heard"
+        if over_heard and self.store.lengths.max() > self.plan.longest:
+            facts.append("normalised over what is heard")  # not so at first
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[Arrays]:
         """The batches of the updates from `start_step` up to `stop_step`, in order."""
-        change, steps = self.augmentation, range(start_step, stop_step)
-        return (self._arrays(self.plan.batch(step), change) for step in steps)
+        plan, change = self.plan, self.augmentation
+        return (self._arrays(plan, step, change) for step in range(start_step, stop_step))
 
     def eval_batches(self) -> Iterator[Arrays]:
         """The held-out clips, always in the same batches."""
         if self.eval_plan is None:
             return iter(())
         plan = self.eval_plan
-        return (self._arrays(plan.batch(step)) for step in range(plan.batches_per_epoch))
+        return (self._arrays(plan, step) for step in range(plan.batches_per_epoch))
 
-    def _arrays(self, batch: PlannedBatch, change: Augmentation | None = None) -> Arrays:
-        numbers = self.share.rows(len(batch.clips))
-        batch = batch.rows(numbers)
+    def _normalize(self, plan: ClipPlan) -> str:
+        """How: where only the beginning of a clip is heard, the clip ends there."""
+        cut = plan.heard == "first" and self.data.normalize == "clip"
+        return "heard" if cut else self.data.normalize
+
+    def _arrays(self, plan: ClipPlan, step: int, change: Augmentation | None = None) -> Arrays:
+        whole = plan.batch(step)
+        numbers = self.share.rows(len(whole.clips))
+        batch = whole.rows(numbers)
         labels = self.labels[batch.clips]
         arrays: Arrays = {
             "lengths": batch.lengths,
@@ -74,7 +84,7 @@ class LabelledClips(PlannedCorpus[ClipPlan]):
             "clips": batch.clips,
         }
         if self.features is None:
-            waveform = assemble(self.store, batch, self.data.normalize, change, numbers)
+            waveform = assemble(self.store, batch, self._normalize(plan), change, numbers)
             return {"waveform": waveform, **arrays}
         return {"features": self.features[batch.clips], **arrays}
 
@@ -224,10 +234,13 @@ class CorpusClips:
         return held.eval_batches()
 
 
-def dropped_files(store: FlatStore) -> tuple[dict[str, str], ...]:
-    """`file` and `reason` of everything that could not be read when the corpus was decoded."""
-    reports = [
-        json.loads((directory / "report.json").read_text(encoding="utf-8"))
-        for directory in store.directories
-    ]
-    return tuple(drop for report in reports for drop in report["dropped"])
+LeftOut = dict[str, tuple[dict[str, str], ...]]
+"""`file` and `reason` of files of a corpus that are no clips: those that could not be read or
+understood (`dropped`), `copies` of others, and what was `excluded` on purpose."""
+
+
+def left_out(store: FlatStore) -> LeftOut:
+    """What was left out when the corpus was decoded, by `report.json`."""
+    reports = [read_report(directory) for directory in store.directories]
+    kinds = ("dropped", "copies", "excluded")
+    return {kind: tuple(drop for report in reports for drop in report[kind]) for kind in kinds}

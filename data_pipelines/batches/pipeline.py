@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from data_pipelines.batches.augment import Augmentation
 from data_pipelines.batches.window_plan import PlannedBatch, WindowPlan
-from data_pipelines.stores.flat_store import FlatStore, from_int16
+from data_pipelines.stores.flat_store import FlatStore
 from voc2vec_jax.audio.signal import normalize
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.errors import ConfigError
@@ -205,18 +205,25 @@ def assemble(
 ) -> NDArray[np.float32]:
     """Crop, normalise, augment and pad the windows of a batch: waveform float32 [b, S].
 
-    `numbers` are those of its rows in the whole batch, if it is not the whole.
+    Args:
+        store: The corpus.
+        batch: What of it.
+        mode: As `data.normalize`, or `heard`: as `clip`, but over each window alone.
+        augmentation: Changes each window after its normalisation.
+        numbers: Those of the batch's rows in the whole batch, if it is not the whole.
     """
     waveform = np.zeros((len(batch.clips), batch.bucket_samples), np.float32)
     numbers = np.arange(len(batch.clips)) if numbers is None else numbers
     windows = zip(numbers, waveform, batch.clips, batch.starts, batch.lengths, strict=True)
     for number, row, clip, start, length in windows:
         window = row[:length]
-        window[:] = from_int16(store.read(clip, start, length))
+        window[:] = store.waveform(clip, start, length)
         if mode == "clip":
             # As `audio.signal.normalize` on the whole clip, in place.
             window -= store.means[clip]
             window /= np.sqrt(store.variances[clip] + 1e-7)
+        elif mode == "heard":
+            window[:] = normalize(window)
         elif mode == "padded":
             row[:] = normalize(row)
         if augmentation is not None:

@@ -16,6 +16,7 @@ from data_pipelines.batches.window_plan import WindowPlan, long_enough
 from data_pipelines.corpora.held_out import held_out
 from data_pipelines.corpora.sources import open_corpus
 from data_pipelines.corpora.voc125 import mixture_rates
+from data_pipelines.stores.report import read_report
 from voc2vec_jax.audio.frame_grid import CONV_KERNELS, CONV_STRIDES
 from voc2vec_jax.config import DataConfig
 
@@ -81,9 +82,10 @@ class TrainingCorpus(PlannedCorpus[WindowPlan]):
         """What is in the corpus, where it lies, and what an epoch hears of it."""
         lines = []
         for directory in self.store.directories:
-            report = json.loads((directory / "report.json").read_text(encoding="utf-8"))
+            report = read_report(directory)
             lines.append(
                 f"corpus={directory} unreadable_files={len(report['dropped'])}"
+                f" copies={len(report['copies'])} excluded_files={len(report['excluded'])}"
                 f" ignored_files={report['ignored_files']} (see report.json)"
             )
         lines.append(self.plan.summary())

@@ -1,12 +1,13 @@
 """Which clips are held out of training: whole groups, by a rule that only needs their names."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from data_pipelines.stores.columns import Strings
 from voc2vec_jax.errors import ConfigError
 
 
@@ -32,22 +33,28 @@ def held_out(
     Raises:
         ConfigError: All clips are of one group, so that nothing would be left to train on.
     """
-    names = [
-        f"group {group}" if group else f"clip {id_}" for id_, group in zip(ids, groups, strict=True)
-    ]
-    sizes = Counter(name for name, use in zip(names, usable, strict=True) if use)
-    if len(sizes) < 2:
+    by_group = Strings.of(groups).prefixed("group ").plain
+    by_clip = Strings.of(ids).prefixed("clip ").plain
+    named = pc.if_else(
+        pc.greater(pc.binary_length(by_group), 0), by_group, by_clip
+    ).dictionary_encode()
+    names, of_clip = named.dictionary.to_pylist(), named.indices.to_numpy()
+    sizes = np.bincount(of_clip[usable], minlength=len(names))
+    heard = np.flatnonzero(sizes).tolist()
+    if len(heard) < 2:
         raise ConfigError(
-            f"data.eval_share={share}: the {usable.sum()} clips are of {len(sizes)} group, and a "
+            f"data.eval_share={share}: the {usable.sum()} clips are of {len(heard)} group, and a "
             "group is held out as a whole; give 0, or more groups"
         )
-    order = sorted(sizes, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest())
-    room = share * sizes.total()
-    taken = set()
+    order = sorted(
+        heard, key=lambda name: hashlib.sha256(f"{seed} {names[name]}".encode()).digest()
+    )
+    room = share * int(sizes.sum())
+    taken = np.zeros(len(names), bool)
     for name in order:
         if sizes[name] <= room:
-            taken.add(name)
-            room -= sizes[name]
-    if not taken:
-        taken.add(min(order, key=lambda name: sizes[name]))
-    return usable & np.array([name in taken for name in names])
+            taken[name] = True
+            room -= int(sizes[name])
+    if not taken.any():
+        taken[min(order, key=lambda name: sizes[name])] = True
+    return usable & taken[of_clip]

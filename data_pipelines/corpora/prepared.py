@@ -1,19 +1,19 @@
 """Prepared datasets: finding them, and unpacking their records once into a flat store."""
 
-import hashlib
 import json
 import logging
 import os
 import pkgutil
-import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from data_pipelines.stores.building import only_builder
+from data_pipelines.stores.columns import Digests, Strings
 from data_pipelines.stores.flat_store import FlatStore
+from data_pipelines.stores.index import read_index, write_index
 from data_pipelines.stores.journal import SAMPLES
+from data_pipelines.stores.sound import Sound
 from voc2vec_jax.errors import DataError
 
 BUILDERS = Path(__file__).parents[1] / "builders"
@@ -83,10 +83,11 @@ def _unpack(directory: Path, store: Path) -> None:
     import tensorflow_datasets as tfds  # takes a second, and a store that is there needs none
 
     logger.info("unpacking=%s store=%s", directory, store)
-    index: dict[str, Any] = json.loads((directory / "index.json").read_text())
-    lengths = np.array(index["lengths"], np.int64)
+    index = read_index(directory)
+    lengths = index.column("length").to_numpy()
     offsets = np.cumsum(lengths) - lengths
-    place = {clip_id: clip for clip, clip_id in enumerate(index["ids"])}
+    digests = Digests(index.column("sha256"))
+    place = {clip_id: clip for clip, clip_id in enumerate(Strings(index.column("id")))}
     unfinished = store.with_name(f".{store.name}.unpacking.tmp")
     unfinished.mkdir()
     records = tfds.builder_from_directory(directory).as_data_source("train")
@@ -99,11 +100,12 @@ def _unpack(directory: Path, store: Path) -> None:
         for record in records:
             clip_id = record["id"].decode()
             clip = place.get(clip_id, -1)
-            content = record["audio"].astype("<i2").tobytes()
-            if clip < 0 or hashlib.sha256(content).hexdigest() != index["clip_sha256"][clip]:
+            # Older records have no scale.
+            sound = Sound(record["audio"].astype("<i2"), float(record.get("scale", 1.0)))
+            if clip < 0 or sound.sha256 != digests[clip]:
                 raise DataError(f"{directory}: clip {clip_id!r} is damaged; prepare it again")
-            os.pwrite(file.fileno(), content, 2 * int(offsets[clip]))
-    shutil.copyfile(directory / "index.json", unfinished / "index.json")
+            os.pwrite(file.fileno(), sound.samples.tobytes(), 2 * int(offsets[clip]))
+    write_index(unfinished, index)
     report = json.loads((directory / "report.json").read_text())
     del report["store"]
     (unfinished / "report.json").write_text(json.dumps(report, indent=2) + "\n")

@@ -12,7 +12,9 @@ from data_pipelines.corpora import voc125
 from data_pipelines.corpora.prepared import PREPARE, dataset_names, find_prepared, open_prepared
 from data_pipelines.stores.building import build_store
 from data_pipelines.stores.decode import decode_clips
-from data_pipelines.stores.flat_store import FORMAT_VERSION, Clip, FlatStore, to_int16
+from data_pipelines.stores.flat_store import Clip, FlatStore
+from data_pipelines.stores.index import FORMAT_VERSION
+from data_pipelines.stores.sound import to_int16
 from data_pipelines.synthetic import corpus
 from voc2vec_jax.audio.signal import find_audio
 from voc2vec_jax.config import DataConfig

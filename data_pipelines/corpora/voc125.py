@@ -1,6 +1,5 @@
 """Voc125, the pre-training mixture of the voc2vec paper, and mixtures of one's own."""
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from data_pipelines.corpora.prepared import PREPARE, find_prepared, open_prepared
 from data_pipelines.stores.flat_store import FlatStore
+from data_pipelines.stores.report import read_report
 from voc2vec_jax.errors import ConfigError, DataError
 
 NAME = "voc125"
@@ -38,7 +38,7 @@ def prepared_reports(data_dir: Path) -> dict[str, dict[str, Any] | None]:
     """The report of each of the ten datasets; None for those that are not prepared."""
     directories = {name: find_prepared(name, data_dir) for name in PAPER}
     return {
-        name: json.loads((directory / "report.json").read_text()) if directory else None
+        name: read_report(directory) if directory else None
         for name, directory in directories.items()
     }
 

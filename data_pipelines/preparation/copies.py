@@ -71,7 +71,7 @@ def _read(path: Path, clips: int) -> list[list[int]]:
 
 
 def _find(store: FlatStore) -> list[list[int]]:
-    digests = np.array(store.clip_sha256)
+    digests = np.array(list(store.clip_sha256))
     _, first, recording = np.unique(digests, return_index=True, return_inverse=True)
     power = store.variances.astype(np.float64) + store.means.astype(np.float64) ** 2
     heard = first[power[first] >= SILENT_RMS**2]  # one clip of each recording
@@ -90,7 +90,7 @@ def _near_pairs(
     """Clips, of those given, whose fingerprints say that they are one recording."""
 
     def describe(clip: int) -> Fingerprint:
-        return fingerprint(store.read(clip, 0, int(store.lengths[clip])))
+        return fingerprint(store.waveform(clip))
 
     pairs = []
     if len(clips) > 1:

@@ -14,7 +14,6 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-from data_pipelines.stores.flat_store import Int16Array, from_int16
 from voc2vec_jax.audio.signal import SAMPLE_RATE
 
 HOP_SAMPLES = 256
@@ -79,10 +78,10 @@ _BANDS = _band_weights()
 _HANN = np.hanning(WINDOW_SAMPLES).astype(np.float32)
 
 
-def fingerprint(samples: Int16Array) -> Fingerprint:
-    """The fingerprint of a clip, int16 [S] at 16 kHz; short ones are padded with silence."""
+def fingerprint(waveform: NDArray[np.float32]) -> Fingerprint:
+    """The fingerprint of a clip, float32 [S] at 16 kHz; short ones are padded with silence."""
     shortest = WINDOW_SAMPLES + HOP_SAMPLES * LAG_FRAMES
-    waveform = np.pad(from_int16(samples), (0, max(shortest - len(samples), 0)))
+    waveform = np.pad(waveform, (0, max(shortest - len(waveform), 0)))
     frames = np.lib.stride_tricks.sliding_window_view(waveform, WINDOW_SAMPLES)[::HOP_SAMPLES]
     levels, powers = [], []  # [F, bands], [F]
     for start in range(0, len(frames), _BLOCK_FRAMES):

@@ -1,6 +1,5 @@
 """Clips that two corpora have in common, as they are or as other encodings of one recording."""
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -58,11 +57,10 @@ def find_overlaps(a: FlatStore, b: FlatStore) -> list[Overlap]:
 
 
 def _clips(store: FlatStore, name: str) -> Iterator[tuple[str, Fingerprint]]:
-    """Hash of the samples and fingerprint of each clip, in order."""
+    """Hash of the sound and fingerprint of each clip, in order."""
 
     def describe(clip: int) -> tuple[str, Fingerprint]:
-        samples = store.read(clip, 0, int(store.lengths[clip]))
-        return hashlib.sha256(samples.tobytes()).hexdigest(), fingerprint(samples)
+        return store.clip_sha256[clip], fingerprint(store.waveform(clip))
 
     return in_threads(describe, range(len(store.ids)), f"Fingerprints of {name}")
 

@@ -6,7 +6,6 @@ written it has another name.
 """
 
 import fcntl
-import hashlib
 import json
 import logging
 import secrets
@@ -17,20 +16,19 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from data_pipelines.stores.flat_store import (
-    FORMAT_VERSION,
-    Clip,
-    FlatStore,
-    Int16Array,
-    require_unique_ids,
-)
+from data_pipelines.stores.columns import Strings
+from data_pipelines.stores.flat_store import Clip, FlatStore
+from data_pipelines.stores.index import index_of, require_unique_ids, table_of, write_index
 from data_pipelines.stores.journal import LINES, Journal
 from data_pipelines.stores.report import Expected, make_report
-from voc2vec_jax.audio.signal import SAMPLE_RATE
+from data_pipelines.stores.sound import Int16Array, Sound
 from voc2vec_jax.errors import DataError
 
-Decoded = tuple[Clip, Int16Array | str]
-"""A clip with its int16 samples at 16 kHz, or with the reason why it is dropped."""
+Decoded = tuple[Clip, Sound | Int16Array | str]
+"""A clip with its sound at 16 kHz (int16 samples alone have a scale of 1), or with the reason why
+it is dropped."""
+LeftOut = Sequence[Mapping[str, str]]
+"""`file` and `reason` of each."""
 LOGGED_DROPS = 20
 """Dropped files that are logged; `report.json` has them all."""
 NOTHING_EXPECTED = Expected()
@@ -47,7 +45,9 @@ def build_store(
     class_names: Sequence[str] = (),
     ignored_files: int = 0,
     ignored_audio: Mapping[str, int] = NONE_IGNORED,
-    rejected: Sequence[dict[str, str]] = (),
+    rejected: LeftOut = (),
+    excluded: LeftOut = (),
+    copies: LeftOut = (),
     expected: Expected = NOTHING_EXPECTED,
 ) -> FlatStore:
     """Write a store, or open the one that is there already.
@@ -60,7 +60,9 @@ def build_store(
         class_names: what the labels 0, 1, … mean.
         ignored_files: files that are none of the clips, for the report.
         ignored_audio: per folder, how many of those are audio, for the report.
-        rejected: `file` and `reason` of what was dropped before decoding, for the report.
+        rejected: what was dropped before decoding, for the report.
+        excluded: what was left out on purpose, likewise.
+        copies: what was left out as a copy of another file, likewise.
         expected: how much there should be, for the report.
 
     Raises:
@@ -75,6 +77,8 @@ def build_store(
         "class_names": class_names,
         "ignored_files": ignored_files,
         "ignored_audio": dict(ignored_audio),
+        "excluded": excluded,
+        "copies": copies,
         "expected": expected,
     }
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +120,7 @@ def only_builder(directory: Path) -> Iterator[bool]:
 def _write(
     directory: Path,
     clips: Iterable[Decoded] | Callable[[int], Iterable[Decoded]],
-    rejected: Sequence[dict[str, str]],
+    rejected: LeftOut,
     about: dict[str, Any],
 ) -> None:
     with Journal(directory) as journal:
@@ -124,63 +128,48 @@ def _write(
             logger.info("resumed=%s clips=%d", directory, journal.recovered)
         for clip, samples in clips(journal.recovered) if callable(clips) else clips:
             journal.append(clip, samples)
-    write_facts(directory, journal.entries, rejected, about)
+    write_facts(directory, journal.entries(), rejected, about)
     (directory / LINES).unlink()
 
 
 def write_facts(
-    directory: Path,
-    entries: Sequence[dict[str, Any]],
-    rejected: Sequence[dict[str, str]],
-    about: dict[str, Any],
+    directory: Path, entries: Iterable[dict[str, Any]], rejected: LeftOut, about: dict[str, Any]
 ) -> None:
-    """Writes index.json and report.json.
+    """Writes index.arrow and report.json.
 
     Args:
         directory: Gets them.
-        entries: Of all clips, in their order; see `journal.describe`.
-        rejected: `file` and `reason` of what was dropped before decoding.
+        entries: Of all clips, in their order; see `journal.describe`. Few are held at a time.
+        rejected: What was dropped before decoding.
         about: Further arguments of `make_report`.
 
     Raises:
         DataError: two clips share an id, or no clip is left.
     """
-    kept = [entry for entry in entries if "reason" not in entry]
-    dropped = [*rejected, *(entry for entry in entries if "reason" in entry)]
+    dropped = list(rejected)
+
+    def kept() -> Iterator[dict[str, Any]]:
+        for entry in entries:
+            if "reason" in entry:
+                dropped.append(entry)
+            else:
+                yield entry
+
+    table = table_of(kept())
     for drop in dropped[:LOGGED_DROPS]:
         logger.warning("dropped=%s reason=%s", drop["file"], drop["reason"])
     if len(dropped) > LOGGED_DROPS:
         logger.warning("dropped_more=%d see=report.json", len(dropped) - LOGGED_DROPS)
-    if not kept:
+    if not len(table):
         example = f"; the first: {dropped[0]['file']}: {dropped[0]['reason']}" if dropped else ""
         raise DataError(f"{about['dataset']}: none of {len(dropped)} files could be read{example}")
-    require_unique_ids([entry["id"] for entry in kept], about["dataset"])
-    index = _make_index(kept, about["class_names"])
-    report = make_report(kept, dropped, **about)
-    (directory / "index.json").write_text(json.dumps(index))
+    require_unique_ids(Strings(table.column("id").combine_chunks()), about["dataset"])
+    report = make_report(table, dropped, **about)
+    write_index(directory, index_of(table, about["class_names"]))
     (directory / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     logger.info(
-        "corpus=%s clips=%d hours=%.3f dropped=%d ignored_files=%d",
-        *(report["dataset"], len(kept), report["hours"], len(dropped), report["ignored_files"]),
+        "corpus=%s clips=%d hours=%.3f dropped=%d excluded=%d copies=%d ignored_files=%d",
+        *(report["dataset"], len(table), report["hours"]),
+        *(len(report[kind]) for kind in ("dropped", "excluded", "copies")),
+        report["ignored_files"],
     )
-
-
-def _make_index(kept: Sequence[dict[str, Any]], class_names: Sequence[str]) -> dict[str, Any]:
-    columns = {
-        "ids": "id",
-        "lengths": "length",
-        "labels": "label",
-        "groups": "group",
-        "folds": "fold",
-        "sources": "source",
-        "means": "mean",
-        "variances": "variance",
-        "clip_sha256": "sha256",
-    }
-    return {
-        "format_version": FORMAT_VERSION,
-        "sample_rate": SAMPLE_RATE,
-        "sha256": hashlib.sha256("".join(e["sha256"] for e in kept).encode()).hexdigest(),
-        "class_names": list(class_names),
-        **{column: [entry[key] for entry in kept] for column, key in columns.items()},
-    }

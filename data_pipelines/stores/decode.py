@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import track
 
 from data_pipelines.stores.building import Decoded
-from data_pipelines.stores.flat_store import Clip, Int16Array, to_int16
+from data_pipelines.stores.flat_store import Clip
+from data_pipelines.stores.sound import Sound, to_int16
 from voc2vec_jax.audio.signal import load_audio
 from voc2vec_jax.errors import AudioError
 
@@ -21,8 +22,8 @@ MAX_DECODERS = 8
 logger = logging.getLogger(__name__)
 
 
-def decode_file(path: Path) -> Int16Array | str:
-    """int16 [S] at 16 kHz, or why there is none."""
+def decode_file(path: Path) -> Sound | str:
+    """The sound of a file at 16 kHz, or why there is none."""
     try:
         return to_int16(load_audio(path))
     except AudioError as error:
@@ -50,8 +51,8 @@ def decode_clips(
     return decode_from
 
 
-def _decode_in_order(paths: Sequence[Path]) -> Iterator[Int16Array | str]:
-    """int16 samples of each file, or why there are none; a few files are held at a time."""
+def _decode_in_order(paths: Sequence[Path]) -> Iterator[Sound | str]:
+    """The sound of each file, or why there is none; a few files are held at a time."""
     # Threads, because decoding and resampling run outside the interpreter; processes would have
     # to be spawned, import everything anew and need a guarded main module.
     decoders = min(os.cpu_count() or 1, MAX_DECODERS)

@@ -2,32 +2,32 @@
 
     <cache>/folder-babies-1f3a…/
         samples.int16   all clips back to back: little-endian int16, 16 kHz, mono
-        index.json      per clip: id, length, label, group, fold, source, statistics, hash
-        report.json     clips, hours, classes, groups, and which files were dropped and why
+        index.arrow     per clip: id, length, label, group, fold, source, statistics, hash, scale
+        report.json     clips, hours, classes, groups, and which files were left out and why
 
 `building.py` writes one; a directory under its final name is complete.
 """
 
+import functools
 import hashlib
 import json
+import logging
 import os
 import weakref
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from voc2vec_jax.audio.signal import SAMPLE_RATE
+from data_pipelines.stores.columns import Digests, Strings
+from data_pipelines.stores.index import read_index, to_delete
+from data_pipelines.stores.sound import Int16Array, from_int16
 from voc2vec_jax.errors import DataError
 
-FORMAT_VERSION = 2
-"""Raised whenever the files or the way of decoding change, so that old stores are not reused."""
-
-Int16Array = NDArray[np.int16]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,20 @@ class FlatStore:
     """One for each corpus."""
     parts: NDArray[np.int32]
     """[clips] index of the corpus that a clip is from."""
-    ids: list[str]
+    ids: Strings
     lengths: NDArray[np.int64]
     """[clips] samples at 16 kHz."""
     labels: NDArray[np.int32]
-    groups: list[str]
-    folds: list[str]
-    sources: list[str]
+    groups: Strings
+    folds: Strings
+    sources: Strings
     class_names: list[str]
     means: NDArray[np.float32]
     variances: NDArray[np.float32]
-    clip_sha256: list[str]
-    """Of the samples of each clip: equal where two clips are the same sound."""
+    scales: NDArray[np.float32]
+    """[clips] what the samples of each are multiplied by; 1 for those within full scale."""
+    clip_sha256: Digests
+    """Of the sound of each clip: equal where two clips are the same sound."""
     offsets: NDArray[np.int64]
     """[clips] where each clip starts in the file of its corpus, in samples."""
     samples_fds: list[int]
@@ -83,29 +85,29 @@ class FlatStore:
             DataError: a file is missing or damaged, or another version wrote it.
         """
         directory = Path(directory)
-        index = _read_index(directory)
-        lengths = np.array(index["lengths"], np.int64)
+        index = read_index(directory)
+        lengths = index.column("length").to_numpy()
         path = directory / "samples.int16"
         _check_size(path, 2 * int(lengths.sum()))
-        identity = json.dumps(
-            [FORMAT_VERSION, SAMPLE_RATE, index["ids"], index["lengths"], index["sha256"]]
-        )
+        if index.facts.perhaps_cut_off:
+            _name_cut_off(directory, index.facts.perhaps_cut_off)
         store = cls(
             directories=[directory],
             parts=np.zeros(len(lengths), np.int32),
-            ids=index["ids"],
+            ids=Strings(index.column("id")),
             lengths=lengths,
-            labels=np.array(index["labels"], np.int32),
-            groups=index["groups"],
-            folds=index["folds"],
-            sources=index["sources"],
-            class_names=index["class_names"],
-            means=np.array(index["means"], np.float32),
-            variances=np.array(index["variances"], np.float32),
-            clip_sha256=index["clip_sha256"],
+            labels=index.column("label").to_numpy(),
+            groups=Strings(index.column("group")),
+            folds=Strings(index.column("fold")),
+            sources=Strings(index.column("source")),
+            class_names=index.facts.class_names,
+            means=index.column("mean").to_numpy(),
+            variances=index.column("variance").to_numpy(),
+            scales=index.column("scale").to_numpy(),
+            clip_sha256=Digests(index.column("sha256")),
             offsets=np.cumsum(lengths) - lengths,
             samples_fds=[os.open(path, os.O_RDONLY)],
-            fingerprint=hashlib.sha256(identity.encode()).hexdigest(),
+            fingerprint=index.facts.fingerprint,
         )
         weakref.finalize(store, os.close, store.samples_fds[0])
         return store
@@ -123,16 +125,17 @@ class FlatStore:
         joined = cls(
             directories=[store.directory for store in each],
             parts=np.repeat(np.arange(len(each), dtype=np.int32), counts),
-            ids=[f"{name}/{clip_id}" for name, store in named for clip_id in store.ids],
+            ids=Strings.joined([store.ids.prefixed(f"{name}/") for name, store in named]),
             lengths=np.concatenate([store.lengths for store in each]),
             labels=np.full(sum(counts), -1, np.int32),
-            groups=[group and f"{name}/{group}" for name, s in named for group in s.groups],
-            folds=[fold for store in each for fold in store.folds],
-            sources=[f"{name}/{source}" for name, store in named for source in store.sources],
+            groups=Strings.joined([store.groups.prefixed(f"{name}/") for name, store in named]),
+            folds=Strings.joined([store.folds for store in each]),
+            sources=Strings.joined([store.sources.prefixed(f"{name}/") for name, store in named]),
             class_names=[],
             means=np.concatenate([store.means for store in each]),
             variances=np.concatenate([store.variances for store in each]),
-            clip_sha256=[digest for store in each for digest in store.clip_sha256],
+            scales=np.concatenate([store.scales for store in each]),
+            clip_sha256=Digests.joined([store.clip_sha256 for store in each]),
             offsets=np.concatenate([store.offsets for store in each]),
             samples_fds=[os.dup(store.samples_fds[0]) for store in each],
             fingerprint=hashlib.sha256(fingerprints.encode()).hexdigest(),
@@ -152,8 +155,19 @@ class FlatStore:
         """The names of the directories."""
         return "+".join(directory.name for directory in self.directories)
 
+    def waveform(self, clip: int, start: int = 0, length: int | None = None) -> NDArray[np.float32]:
+        """float32 [length], full scale ±1: a clip from `start` on, to its end if length is None.
+
+        Raises:
+            DataError: as `read`.
+        """
+        length = int(self.lengths[clip]) - start if length is None else length
+        return from_int16(self.read(clip, start, length), float(self.scales[clip]))
+
     def read(self, clip: int, start: int, length: int) -> Int16Array:
-        """int16 [length]: samples `start` to `start + length` of a clip.
+        """int16 [length]: samples `start` to `start + length` of a clip, for its scale.
+
+        Whoever wants to hear the clip takes `waveform`.
 
         Raises:
             DataError: the file has been cut short since `open`, or the disk fails.
@@ -168,48 +182,22 @@ class FlatStore:
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error}); run again") from error
         if filled != samples.nbytes:
-            raise DataError(f"{path}: has been cut short; {_delete(path.parent)}")
+            raise DataError(f"{path}: has been cut short; {to_delete(path.parent)}")
         return samples
-
-
-def _read_index(directory: Path) -> dict[str, Any]:
-    path = directory / "index.json"
-    try:
-        index: dict[str, Any] = json.loads(path.read_text())
-        version = index["format_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); {_delete(directory)}") from error
-    if version != FORMAT_VERSION:
-        raise DataError(
-            f"{path}: format version {version}, this code reads {FORMAT_VERSION};"
-            f" {_delete(directory)}"
-        )
-    return index
 
 
 def _check_size(path: Path, expected: int) -> None:
     found = path.stat().st_size if path.exists() else None
     if found != expected:
         what = "is missing" if found is None else f"has {found} bytes instead of {expected}"
-        raise DataError(f"{path}: {what}; {_delete(path.parent)}")
+        raise DataError(f"{path}: {what}; {to_delete(path.parent)}")
 
 
-def _delete(directory: Path) -> str:
-    return f"delete {directory} and run again, then it is made anew"
-
-
-def to_int16(waveform: NDArray[np.float32]) -> Int16Array:
-    """Float samples, full scale ±1, rounded and clipped to int16; a 16-bit file comes out exact."""
-    return np.clip(np.rint(waveform * 32768), -32768, 32767).astype("<i2")
-
-
-def from_int16(samples: Int16Array) -> NDArray[np.float32]:
-    """Undo `to_int16` up to rounding."""
-    return samples.astype(np.float32) / np.float32(32768)
-
-
-def require_unique_ids(ids: list[str], where: object) -> None:
-    repeated = [clip_id for clip_id, count in Counter(ids).items() if count > 1]
-    if repeated:
-        shown = ", ".join(repeated[:10]) + (", …" if len(repeated) > 10 else "")
-        raise DataError(f"{where}: {len(repeated)} ids are given to several clips: {shown}")
+@functools.cache  # once for each store
+def _name_cut_off(directory: Path, clips: int) -> None:
+    logger.warning(
+        "store=%s perhaps_cut_off=%d: an older version made it, which cut off sound beyond full"
+        " scale, and %d of its clips reach full scale. To hear them whole delete the store, or"
+        " prepare the dataset again with --overwrite (report.json lists them: clipped)",
+        *(directory, clips, clips),
+    )

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from data_pipelines.batches.fine_tuning import dropped_files
+from data_pipelines.batches.fine_tuning import left_out
 from data_pipelines.corpora import sources
 from data_pipelines.preparation.copies import copies_of
-from data_pipelines.stores.flat_store import FlatStore, from_int16
+from data_pipelines.stores.flat_store import FlatStore
+from voc2vec_jax.cli.command import say
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.errors import DataError
 from voc2vec_jax.evaluation.labelled_corpus import LabelledCorpus
@@ -42,10 +43,12 @@ def open_labelled(
 
     Raises:
         ConfigError: No such corpus.
-        DataError: It cannot be read, or a file of it cannot, and it is not to be excluded.
+        DataError: It cannot be read, or a file of it cannot, and it is not to be excluded. Files
+            that were left out on purpose, or as copies, are counted in a note.
     """
     store = sources.open_corpus(data, classes=True)
-    dropped = dropped_files(store)
+    without = left_out(store)
+    dropped, copies, excluded = without["dropped"], without["copies"], without["excluded"]
     if dropped and not exclude_bad:
         lines = [f"  {drop['file']}: {drop['reason']}" for drop in dropped[:SHOWN_FILES]]
         if len(dropped) > SHOWN_FILES:
@@ -53,6 +56,11 @@ def open_labelled(
         raise DataError(
             f"{len(dropped)} files cannot be used:\n" + "\n".join(lines) + "\nmend or remove them "
             "(then they are read again), or leave them out with --exclude-bad"
+        )
+    if copies or excluded:
+        say(
+            f"note: {store.name}: {len(excluded)} files were left out on purpose, and {len(copies)}"
+            " as copies of others (report.json lists them)"
         )
     return store, LabelledCorpus(
         name=corpus_name(data),
@@ -65,9 +73,6 @@ def open_labelled(
         # Without labels it is refused anyway, and need not be listened to first.
         copies=copies_of(store) if (store.labels >= 0).all() else None,
         fingerprint=store.fingerprint,
-        waveforms=lambda: (
-            from_int16(store.read(clip, 0, int(length)))
-            for clip, length in enumerate(store.lengths)
-        ),
+        waveforms=lambda: (store.waveform(clip) for clip in range(len(store.ids))),
         excluded=dropped,
     )

@@ -28,8 +28,9 @@ class DataConfig:
     data_dir: str | None = None
     """Where decoded corpora are kept; default `$VOC2VEC_DATA_DIR`, else `~/.cache/voc2vec_jax`."""
     normalize: Literal["none", "clip", "padded"] = "clip"
-    """`clip`: zero mean and unit variance over the whole clip, before cropping. `padded`: over
-    the padded signal, as transformers does without an attention mask. `none`: as recorded."""
+    """`clip`: zero mean and unit variance over the whole clip, before cropping; over what is left
+    of it where `classify.crop=first` ends it. `padded`: over the padded signal, as transformers
+    does without an attention mask. `none`: as recorded."""
     min_seconds: float = MIN_SAMPLES / SAMPLE_RATE
     """Shorter clips are left out, counted and reported."""
     max_seconds: float = 15.625

@@ -215,7 +215,7 @@ class ClassifyConfig:
     crop: Literal["random", "first"] = "random"
     """What is heard of a clip longer than `data.max_seconds`. `random`: in training another part
     in each epoch, in evaluation all of it, in windows whose scores are averaged. `first`: its
-    beginning."""
+    beginning, as if the clip ended there, also for `data.normalize`."""
 
     def __post_init__(self) -> None:
         require_types("classify", self)

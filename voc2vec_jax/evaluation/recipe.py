@@ -105,7 +105,8 @@ def fold_config(
     Args:
         recipe: How to train.
         protocol: `paper` pads all clips to `max_seconds`, normalises them together with their
-            padding (unless the checkpoint's feature extractor masks it) and masks nothing.
+            padding (or by what is left of each, if the checkpoint's feature extractor masks the
+            padding) and masks nothing.
         encoder: What is fine-tuned.
         labels: Classes, in the order of the corpus.
         seed: Of the head, the order of clips, crops, SpecAugment and dropout.

@@ -36,7 +36,7 @@ def write_frames(
     if not path.exists():
         part, done = path.with_name(path.name + ".part"), path.with_name(path.name + ".done")
         plan = batches(lengths)
-        finished = _whole_lines(done) if part.exists() else []
+        finished = set(_whole_lines(done)) if part.exists() else set()
         report(sum(len(plan[number]) for number in finished))
         with open(part, "r+b" if finished else "wb") as file, open(done, "a") as journal:
             todo = [number for number in range(len(plan)) if number not in finished]

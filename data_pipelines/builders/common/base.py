@@ -5,10 +5,10 @@ an ordinary `tfds.core.GeneratorBasedBuilder` with one TFDS split, `train`, that
 parts that a dataset comes with stand in the field `fold`.
 
     <data_dir>/donate_a_cry/1.0.0/
-        *.array_record…          records: audio, id, label, group, fold, source
+        *.array_record…          records: audio, scale, id, label, group, fold, source
         dataset_info.json, …     TFDS metadata
-        report.json              what was found, dropped and expected
-        index.json               order, lengths and hashes of the clips
+        report.json              what was found, left out and expected
+        index.arrow              order, lengths and hashes of the clips
         durations.png
 """
 
@@ -33,7 +33,9 @@ from data_pipelines.corpora.sources import file_states, store_name
 from data_pipelines.stores.building import build_store, write_facts
 from data_pipelines.stores.decode import decode_clips
 from data_pipelines.stores.flat_store import Clip, FlatStore
-from data_pipelines.stores.report import Expected, plot_durations
+from data_pipelines.stores.index import INDEX, read_index
+from data_pipelines.stores.report import ON_THE_LIST, Expected, plot_durations
+from data_pipelines.stores.sound import Sound
 from voc2vec_jax.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -68,7 +70,7 @@ class Survey:
     clips: list[Clip]
     """As many as paths."""
     rejected: list[dict[str, str]]
-    """`file` and `reason` of what belongs to the dataset and is no clip."""
+    """`file` and `reason` of what belongs to the dataset and cannot be used."""
     about: dict[str, Any]
     """For the report; see `stores.building.build_store`."""
     store_name: str
@@ -92,7 +94,7 @@ class StoreBuilder(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, store: FlatStore) -> Iterator[tuple[str, dict[str, Any]]]:
         """TFDS keys and records; also leaves the report beside them."""
-        for name in ("report.json", "index.json"):
+        for name in ("report.json", INDEX):
             shutil.copyfile(store.directory / name, self.data_path / name)
         self._complete_report(store.directory.name)
         for number in range(len(store.ids)):
@@ -104,14 +106,14 @@ class StoreBuilder(tfds.core.GeneratorBasedBuilder):
                 store.folds[number],
             )
             samples = store.read(number, 0, int(store.lengths[number]))
-            yield clip.id, record_of(clip, samples)
+            yield clip.id, record_of(clip, Sound(samples, float(store.scales[number])))
 
     def _complete_report(self, store_name: str) -> None:
         """Adds to report.json what a flat store does not know, and draws the histogram."""
         path = Path(self.data_path) / "report.json"
         report = json.loads(path.read_text()) | {"dataset": self.title, "store": store_name}
         path.write_text(json.dumps(report, indent=2) + "\n")
-        lengths = json.loads(path.with_name("index.json").read_text())["lengths"]
+        lengths = read_index(path.parent).column("length").to_numpy()
         plot_durations(lengths, self.title, path.with_name("durations.png"))
 
 
@@ -234,15 +236,17 @@ class VocalisationBuilder(StoreBuilder):
         claimed = {item.file.path for item in found}
         ignored = [file for file in files.files if file.path not in claimed]
         states = file_states([clip.source for clip in clips], paths)
+        left_out: dict[str, list[dict[str, str]]] = {"dropped": [], "copies": [], "excluded": []}
+        for item in found:
+            if item.clip is None:
+                left_out[item.kind].append({"file": item.file.place, "reason": item.reason})
         return Survey(
             paths=paths,
             clips=clips,
-            rejected=[
-                {"file": item.file.place, "reason": item.reason}
-                for item in found
-                if item.clip is None
-            ],
+            rejected=left_out["dropped"],
             about={
+                "copies": left_out["copies"],
+                "excluded": left_out["excluded"],
                 "dataset": self.title,
                 "class_names": self.class_names,
                 "ignored_files": len(ignored),
@@ -257,5 +261,5 @@ class VocalisationBuilder(StoreBuilder):
     def _unless_excluded(self, item: Found) -> Found:
         ids = (item.clip.id, f"{self.name}/{item.clip.id}") if item.clip else ()
         if any(clip_id in self.excluded for clip_id in ids):
-            return Found(item.file, None, "is on the list of clips to exclude")
+            return Found(item.file, None, ON_THE_LIST, "excluded")
         return item

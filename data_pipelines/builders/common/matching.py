@@ -4,10 +4,11 @@ import filecmp
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from data_pipelines.builders.common.manual_files import File
 from data_pipelines.stores.flat_store import Clip
+from data_pipelines.stores.report import COPY_OF
 
 Row = TypeVar("Row")
 
@@ -20,6 +21,9 @@ class Found:
     clip: Clip | None
     reason: str = ""
     """Why there is no clip."""
+    kind: Literal["dropped", "copies", "excluded"] = "dropped"
+    """The list of `report.json` that a file without a clip stands in: what cannot be used, and so
+    stops an evaluation; copies of other files; what is left out on purpose."""
 
 
 def join(
@@ -48,7 +52,7 @@ def join(
 
 
 def without_copies(found: list[Found]) -> list[Found]:
-    """Turn all but the first clip of an id into rejections, as from an archive beside its tree."""
+    """Take away all but the first clip of an id, as from an archive beside its tree."""
     first: dict[str, File] = {}
     unique = []
     for item in found:
@@ -56,9 +60,9 @@ def without_copies(found: list[Found]) -> list[Found]:
             original = first.setdefault(item.clip.id, item.file)
             if original is not item.file:
                 if filecmp.cmp(original.path, item.file.path, shallow=False):
-                    reason = f"is a copy of {original.place}"
+                    item = Found(item.file, None, f"{COPY_OF}{original.place}", "copies")
                 else:
                     reason = f"would have the id of {original.place}, whose content differs"
-                item = Found(item.file, None, reason)
+                    item = Found(item.file, None, reason)
         unique.append(item)
     return unique

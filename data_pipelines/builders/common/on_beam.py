@@ -21,11 +21,11 @@ class Decode(beam.DoFn):
     def process(self, item: tuple[int, Clip, str]) -> Iterator[Any]:
         """Yields TFDS key and record of (number, clip, path), unless the file is unreadable."""
         number, clip, path = item
-        samples = decode_file(Path(path))
-        entry = describe(clip, samples)
+        sound = decode_file(Path(path))
+        entry = describe(clip, sound)
         yield beam.pvalue.TaggedOutput(_ENTRIES, json.dumps([number, entry]))
-        if not isinstance(samples, str) and "reason" not in entry:
-            yield clip.id, record_of(clip, samples)
+        if not isinstance(sound, str) and "reason" not in entry:
+            yield clip.id, record_of(clip, sound)
 
 
 class DecodeClips(beam.PTransform):
@@ -55,10 +55,12 @@ class DecodeClips(beam.PTransform):
         return outputs["records"]
 
 
-def read_entries(prefix: Path) -> list[dict[str, Any]]:
+def read_entries(prefix: Path) -> Iterator[dict[str, Any]]:
     """The entries in the order of the clips; removes their files."""
     files = list(prefix.parent.glob(f"{prefix.name}-*"))
     lines = [line for file in files for line in file.read_text().splitlines()]
     for file in files:
         file.unlink()
-    return [entry for _, entry in sorted((json.loads(line) for line in lines), key=lambda e: e[0])]
+    # Lines take a fraction of what their content does.
+    lines.sort(key=lambda line: int(line[1 : line.index(",")]))
+    return (json.loads(line)[1] for line in lines)

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_pipelines.stores.flat_store import Clip, Int16Array
+from data_pipelines.stores.flat_store import Clip
+from data_pipelines.stores.sound import Sound
 
 
 def features(class_names: Sequence[str]) -> tfds.features.FeaturesDict:
@@ -17,6 +18,8 @@ def features(class_names: Sequence[str]) -> tfds.features.FeaturesDict:
             "audio": tfds.features.Tensor(
                 shape=(None,), dtype=np.int16, encoding=tfds.features.Encoding.BYTES
             ),
+            # What the samples are multiplied by: 1 within full scale, as where it is absent.
+            "scale": tfds.features.Scalar(dtype=np.float32),
             "id": tfds.features.Text(),
             "label": tfds.features.ClassLabel(names=list(class_names)),  # -1: unknown
             "group": tfds.features.Text(),
@@ -26,10 +29,11 @@ def features(class_names: Sequence[str]) -> tfds.features.FeaturesDict:
     )
 
 
-def record_of(clip: Clip, samples: Int16Array) -> dict[str, Any]:
+def record_of(clip: Clip, sound: Sound) -> dict[str, Any]:
     """A record with the fields of `features`."""
     return {
-        "audio": samples.astype(np.int16),
+        "audio": sound.samples.astype(np.int16),
+        "scale": np.float32(sound.scale),
         "id": clip.id,
         "label": clip.label,
         "group": clip.group,
