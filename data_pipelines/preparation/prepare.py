@@ -24,6 +24,7 @@ from data_pipelines.corpora.prepared import dataset_names, find_prepared
 from data_pipelines.corpora.sources import store_from_folder, store_from_table
 from data_pipelines.stores.building import only_builder
 from data_pipelines.stores.flat_store import FlatStore
+from voc2vec_jax.audio.spelling import escaped
 from voc2vec_jax.errors import ConfigError, DataError
 
 FILE_FORMAT = "array_record"
@@ -115,7 +116,9 @@ def prepare_dataset(
             builder.survey(manual, builder.scratch)  # before anything is thrown away
             _discard(directory, data_dir)
             builder = make_builder(name, data_dir)
-        builder.excluded = frozenset(exclude.read_text().splitlines() if exclude else ())
+        # Not by `splitlines`: an id may hold U+2028.
+        listed = exclude.read_text(encoding="utf-8").split("\n") if exclude else ()
+        builder.excluded = frozenset(listed)
         builder.on_beam = beam_runner is not None
         _run(builder, config)
     else:
@@ -164,7 +167,9 @@ def prepare_table(
     directory = _own_directory(name or table.stem, data_dir)
     if overwrite:
         _discard(directory, data_dir)
-    return _prepare_store(store_from_table(table, data_dir), directory, f"Table {table}.")
+    return _prepare_store(
+        store_from_table(table, data_dir), directory, f"Table {escaped(str(table))}."
+    )
 
 
 def prepare_folder(
@@ -175,7 +180,7 @@ def prepare_folder(
     if overwrite:
         _discard(directory, data_dir)
     store = store_from_folder(folder, data_dir, classes=classes)
-    return _prepare_store(store, directory, f"Folder {folder}.")
+    return _prepare_store(store, directory, f"Folder {escaped(str(folder))}.")
 
 
 def _own_directory(name: str, data_dir: Path) -> Path:

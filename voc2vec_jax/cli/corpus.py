@@ -5,6 +5,8 @@ from pathlib import Path
 from data_pipelines.batches.fine_tuning import dropped_files
 from data_pipelines.corpora import sources
 from data_pipelines.stores.flat_store import FlatStore, from_int16
+from voc2vec_jax.audio.spelling import escaped
+from voc2vec_jax.audio.tables import is_table
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.errors import DataError
 from voc2vec_jax.evaluation.cross_validation import LabelledCorpus
@@ -13,16 +15,11 @@ SHOWN_FILES = 20
 
 
 def named_corpus(name: str, data_dir: Path | None) -> DataConfig:
-    """A corpus by one word: a table (`FILE.csv`), or a dataset by its name."""
+    """A corpus by one word: a table (`FILE.csv`, `FILE.tsv`), or a dataset by its name."""
     kept = None if data_dir is None else str(data_dir)
     if is_table(name):
         return DataConfig(table=name, data_dir=kept)
     return DataConfig(name=name, data_dir=kept)
-
-
-def is_table(name: str) -> bool:
-    """Whether a corpus is given as a CSV."""
-    return name.lower().endswith(".csv")
 
 
 def open_labelled(
@@ -49,7 +46,7 @@ def open_labelled(
         )
     own = data.folder or data.table
     return store, LabelledCorpus(
-        name=Path(own).stem if own else data.name.replace("/", "-"),
+        name=escaped(Path(own).stem) if own else data.name.replace("/", "-"),
         ids=store.ids,
         labels=store.labels,
         groups=store.groups,

@@ -32,6 +32,7 @@ from data_pipelines.stores.building import build_store, write_facts
 from data_pipelines.stores.decode import decode_clips
 from data_pipelines.stores.flat_store import Clip, FlatStore
 from data_pipelines.stores.report import Expected, plot_durations
+from voc2vec_jax.audio.spelling import escaped
 from voc2vec_jax.errors import DataError
 
 SPLIT = "train"
@@ -152,7 +153,8 @@ class VocalisationBuilder(StoreBuilder):
             known = ", ".join(self.class_names)
             return Found(file, None, f"unknown class {label!r}; known are {known}")
         number = self.class_names.index(label) if label else -1
-        return Found(file, Clip(clip_id, file.place, number, group, fold))
+        clip_id, source, group, fold = map(escaped, (clip_id, file.place, group, fold))
+        return Found(file, Clip(clip_id, source, number, group, fold))
 
     def _info(self) -> tfds.core.DatasetInfo:
         facts = self.FACTS
@@ -222,7 +224,7 @@ class VocalisationBuilder(StoreBuilder):
             paths=paths,
             clips=clips,
             rejected=[
-                {"file": item.file.place, "reason": item.reason}
+                {"file": escaped(item.file.place), "reason": escaped(item.reason)}
                 for item in found
                 if item.clip is None
             ],
@@ -231,7 +233,7 @@ class VocalisationBuilder(StoreBuilder):
                 "class_names": self.class_names,
                 "ignored_files": len(ignored),
                 "ignored_audio": Counter(
-                    "/".join(file.folders) or "." for file in ignored if file.is_audio
+                    escaped("/".join(file.folders)) or "." for file in ignored if file.is_audio
                 ),
                 "expected": self.expected,
             },
