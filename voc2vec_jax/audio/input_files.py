@@ -27,9 +27,14 @@ class Input:
     """Of a file in a folder its path below that, with `/`; of one that was named, the name as
     given; of a row of a table, see `read_table`. Names that are no UTF-8 are escaped."""
     path: Path
-    file: str
-    """What the user calls the file: its path, or the cell of the table; escaped likewise."""
     segment: Segment = WHOLE
+    named: str | None = None
+    """The path as given, or the table's cell; None of a file in a folder."""
+
+    @property
+    def file(self) -> str:
+        """What the user calls the file, as text that can be written."""
+        return escaped(str(self.path)) if self.named is None else self.named
 
     def load(self) -> npt.NDArray[np.float32]:
         """float32 [S] at 16 kHz; see `load_audio`, also for what it raises."""
@@ -56,9 +61,9 @@ def find_inputs(places: Sequence[str | os.PathLike[str]]) -> list[Input]:
         elif is_table(place):
             rows = read_table(place)
             check_segments(place, rows)
-            found += [Input(row.id, row.file, row.path, row.segment) for row in rows]
+            found += [Input(row.id, row.file, row.segment, row.path) for row in rows]
         else:
-            found.append(Input(escaped(name), place, escaped(name)))
+            found.append(Input(escaped(name), place, named=escaped(name)))
     first: dict[str, Input] = {}
     for item in found:
         other = first.setdefault(item.id, item)
@@ -74,10 +79,7 @@ def _in_folder(folder: Path) -> list[Input]:
     paths, others = find_audio(folder)
     if not paths:
         raise InputsError(f"{folder}: holds no audio, only {others} other files")
-    return [
-        Input(escaped(path.relative_to(folder).as_posix()), path, escaped(str(path)))
-        for path in paths
-    ]
+    return [Input(escaped(path.relative_to(folder).as_posix()), path) for path in paths]
 
 
 def decode_ahead(

@@ -116,12 +116,14 @@ def check_segments(table: Path, rows: Sequence[Row]) -> None:
 def _length_of(file: Path) -> tuple[int, int] | None:
     """Frames and their rate by the header; None where it is not sure."""
     try:
-        with file.open("rb", buffering=0) as opened:
-            about = sf.info(opened.fileno())
+        with (
+            file.open("rb", buffering=0) as opened,
+            sf.SoundFile(opened.fileno(), closefd=False) as sound,
+        ):
+            frames, rate, form = sound.frames, sound.samplerate, sound.format
     except (sf.SoundFileError, OSError):
         return None  # decoding says what is wrong
-    sure = about.frames > 0 and about.format not in _UNSURE_LENGTHS
-    return (about.frames, about.samplerate) if sure else None
+    return (frames, rate) if frames > 0 and form not in _UNSURE_LENGTHS else None
 
 
 def _places(table: Path, header: Sequence[str]) -> dict[str, int]:
