@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,12 +13,16 @@ from hypothesis import strategies as st
 
 from data_pipelines.builders.common.manual_files import ManualFiles
 from data_pipelines.corpora.sources import store_from_folder
+from data_pipelines.preparation.prepare import prepare_folder
 from voc2vec_jax.audio.input_files import Input, find_inputs
 from voc2vec_jax.audio.segments import Segment
 from voc2vec_jax.audio.signal import find_audio
 from voc2vec_jax.audio.spelling import escaped, unescaped
-from voc2vec_jax.errors import AudioError, DataError, InputsError
+from voc2vec_jax.cli.predict import Arguments, write
+from voc2vec_jax.cli.train import parse, train
+from voc2vec_jax.errors import AudioError, ConfigError, DataError, InputsError
 from voc2vec_jax.evaluation.clip_vectors import read_embeddings
+from voc2vec_jax.features.class_scores import Prediction
 from voc2vec_jax.files import write_json
 
 LATIN = os.fsdecode(b"ni\xf1o")
@@ -94,6 +99,49 @@ def test_json_holds_any_path(tmp_path: Path) -> None:
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
     assert '"é": "é"' in text
     assert json.loads(text) == {"model": LATIN, "é": "é"}
+
+
+def predicted(
+    inputs: list[Path], format: Literal["csv", "json"], capsys: pytest.CaptureFixture[str]
+) -> list[str]:
+    """Lines that `predict` prints of a model that is always sure."""
+    arguments = Arguments(tuple(map(str, inputs)), "model", format=format)
+    files = find_inputs(arguments.inputs)
+    write(iter([Prediction(file, 0.5, 1, {"a": 1.0}) for file in files]), files, arguments)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_predictions_repeat_what_a_table_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise(tmp_path / f"{LATIN}.wav")
+    table = tmp_path / "t.csv"
+    table.write_bytes(b"path,start,end\nni\xf1o.wav,0.01,0.04\nni\xf1o.wav,0.02,\n")
+    assert predicted([table], "csv", capsys) == [
+        "file,start,end,seconds,windows,rank,label,score",
+        r"ni\xf1o.wav,0.01,0.04,0.5,1,1,a,1.000000",
+        r"ni\xf1o.wav,0.02,,0.5,1,1,a,1.000000",
+    ]
+    table.write_bytes(b"path,id\nni\xf1o.wav,first\n")
+    assert predicted([table], "csv", capsys) == [
+        "file,id,seconds,windows,rank,label,score",
+        r"ni\xf1o.wav,first,0.5,1,1,a,1.000000",
+    ]
+    folder = json.loads(predicted([tmp_path], "json", capsys)[0])
+    assert folder == {
+        "file": f"{tmp_path}/ni\\xf1o.wav",
+        "seconds": 0.5,
+        "windows": 1,
+        "scores": {"a": 1.0},
+    }
+
+
+def test_places_that_others_cannot_write_to_are_refused(tmp_path: Path) -> None:
+    workdir = tmp_path / LATIN
+    with pytest.raises(ConfigError, match=r"--workdir .*ni\\xf1o: checkpoints are written only"):
+        train(parse(["--config", "configs/tiny.py", "--workdir", str(workdir)]))
+    with pytest.raises(ConfigError, match=r"--data-dir .*ni\\xf1o: records are written only"):
+        prepare_folder(tmp_path, None, workdir, classes=False)
 
 
 # Links

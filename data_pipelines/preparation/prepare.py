@@ -24,7 +24,7 @@ from data_pipelines.corpora.prepared import dataset_names, find_prepared
 from data_pipelines.corpora.sources import store_from_folder, store_from_table
 from data_pipelines.stores.building import only_builder
 from data_pipelines.stores.flat_store import FlatStore
-from voc2vec_jax.audio.spelling import escaped
+from voc2vec_jax.audio.spelling import escaped, is_text
 from voc2vec_jax.errors import ConfigError, DataError
 
 FILE_FORMAT = "array_record"
@@ -91,6 +91,7 @@ def prepare_dataset(
         DataError: The files are not there, or none of them can be used.
         OSError: A download failed.
     """
+    _require_utf8(data_dir)
     dataset = name.partition("/")[0]
     facts = builder_class(dataset).FACTS
     builder = make_builder(name, data_dir)
@@ -185,10 +186,19 @@ def prepare_folder(
 
 def _own_directory(name: str, data_dir: Path) -> Path:
     """Where a user's own corpus of that name goes."""
+    _require_utf8(data_dir)
     dataset = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
     if not dataset or dataset in {*dataset_names(), "synthetic", voc125.NAME}:
         raise ConfigError(f"{name!r}: cannot name a dataset, or names one; give another NAME")
     return data_dir / dataset / str(StoreBuilder.VERSION)
+
+
+def _require_utf8(data_dir: Path) -> None:
+    if not is_text(str(data_dir.absolute())):
+        raise ConfigError(
+            f"--data-dir {escaped(str(data_dir))}: records are written only to folders whose names"
+            " are UTF-8; give another"
+        )
 
 
 def _discard(directory: Path, data_dir: Path) -> None:
