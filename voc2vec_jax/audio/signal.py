@@ -68,6 +68,7 @@ def load_audio(
     Raises:
         AudioError: The file is missing, unreadable, empty, truncated, not audio, too long, too
             short, or has non-finite samples; or it does not hold the segment.
+        ValueError: `start` and `end` are no segment.
     """
     path = os.fspath(path)
     samples, rate = decode(path, allow_truncated, Segment(start, end))
