@@ -713,6 +713,41 @@ def test_pad_batch_refuses_no_clips_and_unknown_modes() -> None:
         pad_batch(clips(), normalize="batch")  # type: ignore[arg-type]
 
 
+# Segments
+
+
+@pytest.mark.parametrize(
+    ("form", "subtype"),
+    [("WAV", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III")],
+)
+@pytest.mark.parametrize(("start", "end"), [(0.3, 0.7), (0.0, 0.2), (0.51234, None)])
+def test_a_segment_is_a_file_of_its_own(
+    tmp_path: Path, form: str, subtype: str, start: float, end: float | None
+) -> None:
+    """Found by seeking or in the whole, and resampled without what lies beside it."""
+    rate, path = 44_100, tmp_path / "a"
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, (rate, 2))
+    sf.write(path, noise, rate, format=form, subtype=subtype)
+    decoded, _ = sf.read(path, dtype="float32")
+    cut = decoded[round(start * rate) : None if end is None else round(end * rate)]
+    sf.write(tmp_path / "cut.wav", cut, rate, subtype="FLOAT")
+    np.testing.assert_array_equal(
+        load_audio(path, start=start, end=end), load_audio(tmp_path / "cut.wav")
+    )
+    with pytest.raises(AudioError, match=r"the segment from 0\.5 s to 2 s is not in it"):
+        load_audio(path, start=0.5, end=2)
+
+
+def test_a_segment_of_a_recording_that_is_too_long_to_decode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = np.random.default_rng(0).uniform(-0.3, 0.3, 16_000).astype(np.float32)
+    sf.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
+    monkeypatch.setattr("voc2vec_jax.audio.decode.MAX_DECODED_VALUES", 8_000)
+    refuse(tmp_path / "a.wav", "is too long")
+    np.testing.assert_array_equal(load_audio(tmp_path / "a.wav", start=0.5, end=1), samples[8_000:])
+
+
 # Folders
 
 

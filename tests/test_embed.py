@@ -180,6 +180,21 @@ def test_inputs_that_cannot_be_told_apart_or_are_not_there(
     assert "no such file or folder" in capsys.readouterr().err
 
 
+def test_a_table_of_segments(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
+    long = folder / "a" / "3.wav"
+    samples, _ = soundfile.read(long, dtype="int16")
+    soundfile.write(tmp_path / "cut.wav", samples[3_200:9_600], 16_000)
+    table = tmp_path / "clips.csv"
+    table.write_text(f"file,start,end,note\n{long},0.2,0.6,x\ncut.wav,,,y\n{long},0,0.4,z\n")
+    out = tmp_path / "x.npz"
+    assert run(table, "--model", checkpoint, "--out", out) == DONE
+    with np.load(out) as made:
+        assert made["ids"].tolist() == [f"{long}#0.2-0.6", "cut.wav", f"{long}#0-0.4"]
+        np.testing.assert_allclose(made["seconds"], 0.4)
+        np.testing.assert_allclose(made["embeddings"][0], made["embeddings"][1], atol=1e-6)
+        assert np.abs(made["embeddings"][0] - made["embeddings"][2]).max() > 1e-3
+
+
 @pytest.mark.thorough
 def test_a_killed_run_goes_on(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
     """Killed with SIGKILL after its first part; the result is byte for byte the same."""

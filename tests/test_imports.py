@@ -79,6 +79,11 @@ LIGHT = {
     "voc2vec_jax.audio.signal",
     "voc2vec_jax.audio.decode",
     "voc2vec_jax.audio.frame_grid",
+    "voc2vec_jax.audio.segments",
+    "voc2vec_jax.audio.separated_cells",
+    "voc2vec_jax.audio.spelling",
+    "voc2vec_jax.audio.tables",
+    "voc2vec_jax.audio.walking",
     "voc2vec_jax.errors",
     "voc2vec_jax.files",
 }

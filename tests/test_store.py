@@ -583,8 +583,8 @@ def test_table_with_path_only_and_with_numbers_as_labels(folder: Path, cache: Pa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,label\na.WAV,1\n", r"line 1: no column `path` among \['file', 'label'\]"),
-        ("path;label\na.WAV;1\n", r"line 1: no column `path` .* with commas"),
+        ("name,label\na.WAV,1\n", r"line 1: no column `path` .* among \['name', 'label'\]"),
+        ("path|label\na.WAV|1\n", r"line 1: columns .* separated by '\|'; put commas or"),
         ("", r"line 1: no column `path`"),
         ("path,label\n", "no rows below the header"),
         ("path,id\na.WAV,x\nb/two.wav,x\n", r"line 3: id 'x' is that of line 2"),
@@ -603,7 +603,9 @@ def test_table_errors_name_table_line_and_fix(
 def test_table_that_is_missing_or_not_utf8(folder: Path, cache: Path) -> None:
     with pytest.raises(DataError, match=r"none\.csv: no such table"):
         store_from_table(folder / "none.csv", cache)
-    with pytest.raises(DataError, match=r"clips\.csv: not UTF-8"):
+    with pytest.raises(DataError, match=r"clips\.csv: is UTF-16"):
+        store_from_table(write_table(folder, "path\nb/ünë.flac\n", "utf-16"), cache)
+    with pytest.raises(DataError, match=r"line 2: no such file: .*\\xfcn\\xeb\.wav"):
         store_from_table(write_table(folder, "path\nünë.wav\n", "latin-1"), cache)
 
 

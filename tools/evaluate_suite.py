@@ -45,7 +45,7 @@ class Arguments:
     """What to evaluate on what."""
 
     datasets: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Prepared datasets by name, or tables (FILE.csv)."""
+    """Prepared datasets by name, or tables (FILE.csv, FILE.tsv)."""
     out: Path
     """Gets everything; may hold what an earlier run left."""
     baselines: tuple[str, ...] = ("majority", "mfcc-lr")

@@ -79,7 +79,9 @@ def find(arguments: Arguments) -> None:
         writer = csv.DictWriter(file, [field.name for field in fields(Overlap)])
         writer.writeheader()
         writer.writerows(asdict(overlap) for overlap in overlaps)
-    (arguments.out / "exclude.txt").write_text("".join(f"{clip}\n" for clip in excluded))
+    (arguments.out / "exclude.txt").write_text(
+        "".join(f"{clip}\n" for clip in excluded), encoding="utf-8"
+    )
     write_json(arguments.out / REPORT, report, indent=2)
     print(json.dumps(report, indent=2))
 

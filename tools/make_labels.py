@@ -63,7 +63,8 @@ class Corpus:
     folder: str | None = None
     """An unprepared folder of audio; wins over `name`."""
     table: str | None = None
-    """An unprepared CSV with a column `path`; wins over `name`."""
+    """An unprepared CSV with a column `path`, and `start` and `end` for segments; wins over
+    `name`."""
     data_dir: str | None = None
     """Where decoded corpora are kept; default `$VOC2VEC_DATA_DIR`, else `~/.cache/voc2vec_jax`."""
 

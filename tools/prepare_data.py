@@ -8,7 +8,7 @@ Examples:
     python -m tools.prepare_data donate_a_cry --manual-dir ~/downloads/donateacry-corpus
   Fetch it first, where that is open to all:
     python -m tools.prepare_data vivae --download
-  Your own recordings, by a table of `path` and, if known, `id`, `label`, `group`, `fold`:
+  Your own recordings, by a table of `path` and, if known, `id`, `start`, `end`, `label`, `group`:
     python -m tools.prepare_data my_clips --from-table clips.csv
   Every audio file under a folder; with --classes, the first folder below it is the class:
     python -m tools.prepare_data my_clips --from-folder ~/recordings --classes
@@ -49,11 +49,11 @@ class Arguments:
     data_dir: Path | None = None
     """Gets what is prepared; default `$VOC2VEC_DATA_DIR`, else `~/.cache/voc2vec_jax`."""
     from_table: Path | None = None
-    """A CSV in UTF-8; relative paths start at its folder."""
+    """A CSV, see docs/data.md; relative paths start at its folder."""
     from_folder: Path | None = None
     """A folder, searched recursively."""
     classes: bool = False
-    """With --from-folder: its folders are the classes."""
+    """With --from-folder: its folders are the classes, or those in its `train`, `test` …"""
     download: bool = False
     """First fetch the dataset into the manual directory, where it is openly downloadable, and check
     it; its licence is yours to keep."""

@@ -39,7 +39,7 @@ class Arguments:
     models: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Model folders or hub ids of one architecture, such as runs with different seeds."""
     table: Path
-    """CSV with the columns path, label and group."""
+    """CSV with the columns path, label and group, and start and end for segments."""
     out: Path | None = None
     """Also write the figures there, as JSON; a file with those of other models, clips or settings
     is refused."""

@@ -44,9 +44,13 @@ def writing(path: Path, *, by_many: bool = False) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str, *, by_many: bool = False) -> None:
-    """Writes a text file in UTF-8, whole or not at all; see `writing`."""
+    """Writes a text file in UTF-8, whole or not at all; see `writing`.
+
+    The path of a model or a folder that is no UTF-8 may stand in it: such a byte becomes `\\udcHH`,
+    which is what JSON calls it.
+    """
     with writing(path, by_many=by_many) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, content: Any, *, indent: int | None = 1, by_many: bool = False) -> None:

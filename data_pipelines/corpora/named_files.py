@@ -19,6 +19,7 @@ from pathlib import Path
 from data_pipelines.corpora.emobox import write_emobox_table
 from voc2vec_jax.audio.signal import find_audio
 from voc2vec_jax.errors import DataError
+from voc2vec_jax.files import writing
 
 # fmt: off
 EMOGATOR_CATEGORIES = (
@@ -104,7 +105,11 @@ def write_table(corpus: str, folder: str | Path, table: str | Path) -> int:
         raise DataError(f"{folder}: holds no audio")
     table = Path(table)
     table.parent.mkdir(parents=True, exist_ok=True)
-    with table.open("w", newline="", encoding="utf-8") as file:
+    with (
+        writing(table) as unfinished,
+        # Names that are no UTF-8 stay the bytes that they are, and are found by them.
+        unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "label", "group"])
         writer.writerows(rows)

@@ -1,25 +1,32 @@
 """Where a corpus comes from: a folder, a table, or the synthesiser; decoded once into a store."""
 
-import csv
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from data_pipelines.corpora import voc125
+from data_pipelines.corpora.class_names import (
+    classes_of,
+    refuse_no_classes,
+    say_empty_classes,
+)
+from data_pipelines.corpora.folder_layout import read_layout
 from data_pipelines.corpora.prepared import PREPARE, dataset_names, find_prepared, open_prepared
-from data_pipelines.stores.building import build_store
+from data_pipelines.stores.building import Decoded, build_store
 from data_pipelines.stores.decode import decode_clips
 from data_pipelines.stores.flat_store import Clip, FlatStore
 from data_pipelines.stores.index import FORMAT_VERSION
 from data_pipelines.stores.sound import to_int16
 from data_pipelines.synthetic import corpus
 from voc2vec_jax.audio.signal import find_audio
+from voc2vec_jax.audio.spelling import escaped
+from voc2vec_jax.audio.tables import check_segments, read_table
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.errors import ConfigError, DataError
-from voc2vec_jax.files import sha256_of
 
 
 def store_name(kind: str, name: str, *content: object) -> str:
@@ -29,9 +36,12 @@ def store_name(kind: str, name: str, *content: object) -> str:
 
 
 def file_states(names: Sequence[str], paths: Sequence[Path]) -> list[tuple[str, int, int]]:
-    """Per file: name, bytes, time of last change in nanoseconds."""
-    stats = [path.stat() for path in paths]
-    return [(n, s.st_size, s.st_mtime_ns) for n, s in zip(names, stats, strict=True)]
+    """Per file: name, bytes, time of last change in nanoseconds; -1 each of a link to nowhere."""
+    stats = [path.stat() if path.exists() else None for path in paths]
+    return [
+        (name, state.st_size, state.st_mtime_ns) if state else (name, -1, -1)
+        for name, state in zip(names, stats, strict=True)
+    ]
 
 
 def store_from_folder(
@@ -39,11 +49,14 @@ def store_from_folder(
 ) -> FlatStore:
     """Every audio file under a folder; a clip's id is its relative path with `/` and suffix.
 
+    Where the folders directly below are `train`, `valid`, `test` and the like, they are the folds
+    of the clips in them; see `read_layout`. Names that are no UTF-8 are escaped in ids.
+
     Args:
         folder: Searched recursively.
         cache_dir: Gets the store.
-        classes: The first folder below `folder` is the class of the clips in it; those that lie in
-            `folder` itself have none.
+        classes: The first folder below `folder`, or below those of the folds, is the class of the
+            clips in it; those that lie in no such folder have none.
 
     Raises:
         DataError: there is no such folder, or none of its files can be read.
@@ -54,106 +67,65 @@ def store_from_folder(
     paths, ignored_files = find_audio(folder)
     if not paths:
         raise DataError(f"{folder}: no audio among its {ignored_files} files")
-    names = [path.relative_to(folder).as_posix() for path in paths]
-    tops = [name.partition("/")[0] if classes and "/" in name else "" for name in names]
-    class_names = _class_names(tops)
+    own = [path.relative_to(folder).as_posix() for path in paths]
+    layout = read_layout(folder, own, classes=classes)
+    class_names, labels = classes_of([escaped(label) for label in layout.labels])
+    names = [escaped(name) for name in own]
     clips = [
-        Clip(id=name, source=name, label=class_names.index(top) if top else -1)
-        for name, top in zip(names, tops, strict=True)
+        Clip(id=name, source=name, label=label, fold=fold)
+        for name, label, fold in zip(names, labels, layout.folds, strict=True)
     ]
     states = file_states(names, paths)
-    return build_store(
-        Path(cache_dir) / store_name("folder", folder.name, str(folder), states, class_names),
-        decode_clips(clips, paths, folder.name),
-        dataset=folder.name,
+    title = escaped(folder.name)
+    key = (states, class_names, labels, layout.folds)
+    store = build_store(
+        Path(cache_dir) / store_name("folder", title, str(folder), *key),
+        decode_clips(clips, paths, title),
+        dataset=title,
         class_names=class_names,
         ignored_files=ignored_files,
     )
+    say_empty_classes(title, class_names, set(store.labels.tolist()))
+    return store
 
 
 def store_from_table(table: str | Path, cache_dir: str | Path) -> FlatStore:
-    """The files of a CSV with a column `path` and, if known, `id`, `label`, `group` and `fold`.
+    """The recordings of a table, or segments of them; see `read_table` for its columns.
 
-    Relative paths start at the table's folder, and an id defaults to the path as written. Labels
-    are class names; an empty one, or -1, means unknown. Other columns are ignored.
+    Labels are class names; an empty one, or -1, means unknown. `fold` is kept as it stands.
 
     Raises:
-        DataError: the table has no column `path` or no row, repeats an id or names a missing file;
+        DataError: the table cannot be used, it names a missing file, or its labels are no classes;
             or none of its files can be read.
     """
     table = Path(table).expanduser().resolve()
-    rows = _read_table(table)
-    paths = [table.parent / row["path"] for _, row in rows]
-    missing = [
-        (line, path) for (line, _), path in zip(rows, paths, strict=True) if not path.is_file()
-    ]
-    if missing:
-        line, path = missing[0]
-        raise DataError(
-            f"{table}: line {line}: no such file: {path} ({len(missing)} of {len(rows)} rows name"
-            " missing files); relative paths start at the table's folder"
-        )
-    names = _class_names(row["label"] for _, row in rows)
-    labels = {name: label for label, name in enumerate(names)}
+    rows = read_table(table)
+    refuse_no_classes(str(table), [(row.line, row.label) for row in rows])
+    class_names, labels = classes_of([row.label for row in rows])
     clips = [
-        Clip(row["id"], row["path"], labels.get(row["label"], -1), row["group"], row["fold"])
-        for _, row in rows
+        Clip(row.id, row.path, label, row.group, row.fold)
+        for row, label in zip(rows, labels, strict=True)
     ]
-    content = sha256_of(table)
+    paths, segments = [row.file for row in rows], [row.segment for row in rows]
+    title = escaped(table.stem)
+    decode = decode_clips(clips, paths, title, segments)
+
+    def decode_from(start: int) -> Iterator[Decoded]:
+        check_segments(table, rows)
+        for row, (clip, samples) in zip(rows[start:], decode(start), strict=True):
+            named = isinstance(samples, str) and not row.segment.is_whole
+            yield clip, f"line {row.line}: {samples}" if named else samples
+
     states = file_states([clip.source for clip in clips], paths)
-    return build_store(
-        Path(cache_dir) / store_name("table", table.stem, str(table), content, states),
-        decode_clips(clips, paths, table.name),
-        dataset=table.stem,
-        class_names=names,
+    about = [(asdict(clip), str(segment)) for clip, segment in zip(clips, segments, strict=True)]
+    store = build_store(
+        Path(cache_dir) / store_name("table", title, str(table), about, class_names, states),
+        decode_from,
+        dataset=title,
+        class_names=class_names,
     )
-
-
-def _read_table(table: Path) -> list[tuple[int, dict[str, str]]]:
-    """Line number and the columns path, id, label, group and fold of each row."""
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{table}: no such table") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{table}: not UTF-8 ({error}); save it as CSV in UTF-8") from error
-    reader = csv.DictReader(text.splitlines(keepends=True))
-    columns = [name.strip() for name in reader.fieldnames or ()]
-    reader.fieldnames = columns
-    if "path" not in columns:
-        raise DataError(
-            f"{table}: line 1: no column `path` among {columns}; start the table with a line such"
-            " as path,id,label,group, with commas"
-        )
-    rows = []
-    first_line: dict[str, int] = {}
-    for row in reader:
-        line = reader.line_num
-        cells = {
-            name: (row.get(name) or "").strip() for name in ("path", "id", "label", "group", "fold")
-        }
-        path = cells["path"]
-        clip_id = cells["id"] = cells["id"] or path
-        if not path:
-            raise DataError(f"{table}: line {line}: `path` is empty; name an audio file")
-        if clip_id in first_line:
-            raise DataError(
-                f"{table}: line {line}: id {clip_id!r} is that of line {first_line[clip_id]}; give"
-                " each clip its own in a column `id` (without one, the path is the id)"
-            )
-        first_line[clip_id] = line
-        rows.append((line, cells))
-    if not rows:
-        raise DataError(f"{table}: no rows below the header; add one for each audio file")
-    return rows
-
-
-def _class_names(labels: Iterable[str]) -> list[str]:
-    """Sorted; by value where all of them are numbers."""
-    names = set(labels) - {"", "-1"}
-    if all(name.isdecimal() for name in names):
-        return sorted(names, key=lambda name: (int(name), name))
-    return sorted(names)
+    say_empty_classes(title, class_names, set(store.labels.tolist()))
+    return store
 
 
 def store_from_synthetic(cache_dir: str | Path) -> FlatStore:

@@ -151,9 +151,11 @@ def read(
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from error
+    # Not by `splitlines`: an id may hold U+2028.
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def _read_dictionary(path: Path) -> dict[str, int]:

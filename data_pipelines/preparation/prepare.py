@@ -24,6 +24,7 @@ from data_pipelines.corpora.prepared import dataset_names, find_prepared
 from data_pipelines.corpora.sources import store_from_folder, store_from_table
 from data_pipelines.stores.building import only_builder
 from data_pipelines.stores.flat_store import FlatStore
+from voc2vec_jax.audio.spelling import escaped, is_text
 from voc2vec_jax.errors import ConfigError, DataError
 
 FILE_FORMAT = "array_record"
@@ -90,6 +91,7 @@ def prepare_dataset(
         DataError: The files are not there, or none of them can be used.
         OSError: A download failed.
     """
+    _require_utf8(data_dir)
     dataset = name.partition("/")[0]
     facts = builder_class(dataset).FACTS
     builder = make_builder(name, data_dir)
@@ -115,7 +117,9 @@ def prepare_dataset(
             builder.survey(manual, builder.scratch)  # before anything is thrown away
             _discard(directory, data_dir)
             builder = make_builder(name, data_dir)
-        builder.excluded = frozenset(exclude.read_text().splitlines() if exclude else ())
+        # Not by `splitlines`: an id may hold U+2028.
+        listed = exclude.read_text(encoding="utf-8").split("\n") if exclude else ()
+        builder.excluded = frozenset(listed)
         builder.on_beam = beam_runner is not None
         _run(builder, config)
     else:
@@ -164,7 +168,9 @@ def prepare_table(
     directory = _own_directory(name or table.stem, data_dir)
     if overwrite:
         _discard(directory, data_dir)
-    return _prepare_store(store_from_table(table, data_dir), directory, f"Table {table}.")
+    return _prepare_store(
+        store_from_table(table, data_dir), directory, f"Table {escaped(str(table))}."
+    )
 
 
 def prepare_folder(
@@ -175,15 +181,24 @@ def prepare_folder(
     if overwrite:
         _discard(directory, data_dir)
     store = store_from_folder(folder, data_dir, classes=classes)
-    return _prepare_store(store, directory, f"Folder {folder}.")
+    return _prepare_store(store, directory, f"Folder {escaped(str(folder))}.")
 
 
 def _own_directory(name: str, data_dir: Path) -> Path:
     """Where a user's own corpus of that name goes."""
+    _require_utf8(data_dir)
     dataset = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
     if not dataset or dataset in {*dataset_names(), "synthetic", voc125.NAME}:
         raise ConfigError(f"{name!r}: cannot name a dataset, or names one; give another NAME")
     return data_dir / dataset / str(StoreBuilder.VERSION)
+
+
+def _require_utf8(data_dir: Path) -> None:
+    if not is_text(str(data_dir.absolute())):
+        raise ConfigError(
+            f"--data-dir {escaped(str(data_dir))}: records are written only to folders whose names"
+            " are UTF-8; give another"
+        )
 
 
 def _discard(directory: Path, data_dir: Path) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from voc2vec_jax.cli.corpus import is_table
+from voc2vec_jax.audio.tables import is_table
 from voc2vec_jax.config.recipe import Protocol
 from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.evaluation.baselines import (

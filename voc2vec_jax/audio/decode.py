@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile as sf
 
+from voc2vec_jax.audio.segments import WHOLE, Segment
 from voc2vec_jax.errors import AudioError
 
 # 4 GiB of float32: room for a 16-hour wearable recording at 16 kHz, but not for a header that lies.
@@ -24,18 +25,22 @@ FFMPEG_TIMEOUT_SECONDS = 600.0
 # Nothing of a block with damage in it comes back, so that small blocks lose little of a cut FLAC.
 _FLAC_BLOCK_FRAMES = 1024
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's answer for a FLAC stream without a length
+_SEEKABLE = {"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC"}
+# Within these every sample is found by arithmetic, or by FLAC's own exact search.
+_SEEKABLE_SUBTYPES = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 _MAX_CHUNKS = 1000  # zeros would read as an endless row of empty chunks
 
 _Float32 = npt.NDArray[np.float32]
 _Decoded = tuple[_Float32, int]  # samples [S, channels], sample rate in Hz
 
 
-def decode(path: str, allow_truncated: bool) -> _Decoded:
+def decode(path: str, allow_truncated: bool, segment: Segment) -> _Decoded:
     """Decodes any file that soundfile or ffmpeg can read.
 
     Args:
         path: A local file, of any name.
         allow_truncated: Return what can be read of a truncated or damaged file.
+        segment: Which part of it. No more is decoded of uncompressed files and FLAC.
 
     Returns:
         float32 [S, channels] at the file's own rate, and that rate in Hz.
@@ -60,13 +65,13 @@ def decode(path: str, allow_truncated: bool) -> _Decoded:
                 # the true size; copy-on-write leaves the file as it is.
                 with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as view:
                     chunk.write_size(view)
-                    return _read_soundfile(view, path, allow_truncated)
+                    return _read_soundfile(view, path, allow_truncated, segment)
             # By descriptor, for libsndfile would guess a format from the suffix of a name.
             file.seek(0)
-            return _read_soundfile(file.fileno(), path, allow_truncated)
+            return _read_soundfile(file.fileno(), path, allow_truncated, segment)
         except sf.SoundFileRuntimeError as error:
             soundfile_reason = str(getattr(error, "error_string", error))
-    return _read_ffmpeg(path, soundfile_reason, allow_truncated)
+    return _read_ffmpeg(path, soundfile_reason, allow_truncated, segment)
 
 
 def _open_file(path: str) -> BinaryIO:
@@ -76,13 +81,16 @@ def _open_file(path: str) -> BinaryIO:
         if stat.S_ISREG(os.stat(path).st_mode):
             return open(path, "rb", buffering=0)
     except FileNotFoundError:
-        raise AudioError(path, "no such file; check the path") from None
+        gone = "no such file: a link that leads nowhere" if os.path.islink(path) else "no such file"
+        raise AudioError(path, f"{gone}; check the path") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         raise AudioError(path, f"cannot be opened ({error}); check its permissions") from error
     raise AudioError(path, "is a folder or a device, not a file; give one audio file")
 
 
-def _read_soundfile(source: int | mmap.mmap, path: str, allow_truncated: bool) -> _Decoded:
+def _read_soundfile(
+    source: int | mmap.mmap, path: str, allow_truncated: bool, segment: Segment
+) -> _Decoded:
     """Decodes an open file with libsndfile, which raises `SoundFileRuntimeError` on others."""
     with sf.SoundFile(source, closefd=False) as file:
         frames, channels, rate = file.frames, file.channels, file.samplerate
@@ -94,6 +102,11 @@ def _read_soundfile(source: int | mmap.mmap, path: str, allow_truncated: bool) -
                 f"has a sample rate of {rate} Hz, outside {MIN_FILE_RATE} to {MAX_FILE_RATE}; "
                 "its header is damaged, export it again",
             )
+        seeks = file.format in _SEEKABLE and file.subtype.startswith(_SEEKABLE_SUBTYPES)
+        if seeks and not segment.is_whole:
+            part = _part(segment, frames, rate, path)
+            file.seek(part.start)
+            frames, segment = part.stop - part.start, WHOLE
         if max(frames * channels, frames * RESAMPLED_RATE // rate) > MAX_DECODED_VALUES:
             raise AudioError(
                 path,
@@ -118,10 +131,21 @@ def _read_soundfile(source: int | mmap.mmap, path: str, allow_truncated: bool) -
                 f"is truncated or damaged: {frames} frames by its header, decoding ended near "
                 f"{count}; copy it again, or pass allow_truncated=True to use what is there",
             )
-    return samples[:count], rate
+    if segment.is_whole:
+        return samples[:count], rate
+    return samples[_part(segment, count, rate, path)].copy(), rate  # lets go of the rest
 
 
-def _read_ffmpeg(path: str, soundfile_reason: str, allow_truncated: bool) -> _Decoded:
+def _part(segment: Segment, frames: int, rate: int, path: str) -> slice:
+    try:
+        return segment.within(frames, rate)
+    except ValueError as error:
+        raise AudioError(path, str(error)) from None
+
+
+def _read_ffmpeg(
+    path: str, soundfile_reason: str, allow_truncated: bool, segment: Segment
+) -> _Decoded:
     """Decodes the first audio stream with the ffmpeg program, all channels at their own rate."""
     executable = shutil.which("ffmpeg")
     if executable is None:
@@ -170,7 +194,7 @@ def _read_ffmpeg(path: str, soundfile_reason: str, allow_truncated: bool) -> _De
                 "allow_truncated=True to use what is there",
             )
         decoded.seek(0)
-        return _read_soundfile(decoded.fileno(), path, allow_truncated)
+        return _read_soundfile(decoded.fileno(), path, allow_truncated, segment)
 
 
 class _ChunkLayout(NamedTuple):

@@ -1,4 +1,4 @@
-"""Audio that is named on a command line: files and folders, decoded ahead of their use."""
+"""Audio that is named on a command line: tables, files and folders, decoded ahead of use."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
+from voc2vec_jax.audio.segments import WHOLE, Segment
 from voc2vec_jax.audio.signal import find_audio, load_audio
+from voc2vec_jax.audio.spelling import escaped
+from voc2vec_jax.audio.tables import check_segments, is_table, read_table
 from voc2vec_jax.errors import AudioError, InputsError
 
 Decoded = np.ndarray | AudioError
@@ -17,40 +21,65 @@ Decoded = np.ndarray | AudioError
 
 @dataclass(frozen=True)
 class Input:
-    """A file to read."""
+    """A recording to read, or a segment of one."""
 
     id: str
-    """Its path below the folder that was named, with `/`; of a file that was named, as given."""
+    """Of a file in a folder its path below that, with `/`; of one that was named, the name as
+    given; of a row of a table, see `read_table`. Names that are no UTF-8 are escaped."""
     path: Path
+    segment: Segment = WHOLE
+    named: str | None = None
+    """The path as given, or the table's cell; None of a file in a folder."""
+
+    @property
+    def file(self) -> str:
+        """What the user calls the file, as text that can be written."""
+        return escaped(str(self.path)) if self.named is None else self.named
+
+    def load(self) -> npt.NDArray[np.float32]:
+        """float32 [S] at 16 kHz; see `load_audio`, also for what it raises."""
+        return load_audio(self.path, start=self.segment.start, end=self.segment.end)
 
 
 def find_inputs(places: Sequence[str | os.PathLike[str]]) -> list[Input]:
-    """Every audio file of the folders, and every file that is named itself, in that order.
+    """The rows of tables, every audio file of folders, and every file that is named itself.
+
+    In the order in which they are given. A place that ends in `.csv` or `.tsv` is a table.
 
     Raises:
         FileNotFoundError: A place does not exist.
-        InputsError: A folder holds no audio, or two files would have the same id.
+        DataError: A table cannot be used; see `read_table`.
+        InputsError: A folder holds no audio, or two recordings would have the same id.
     """
     found: list[Input] = []
-    for place in map(Path, places):
-        if not place.is_dir():
-            if not place.exists():
-                raise FileNotFoundError(f"{place}: no such file or folder; check the path")
-            found.append(Input(place.as_posix(), place))
-            continue
-        paths, others = find_audio(place)
-        if not paths:
-            raise InputsError(f"{place}: holds no audio, only {others} other files")
-        found += [Input(path.relative_to(place).as_posix(), path) for path in paths]
-    first: dict[str, Path] = {}
+    for given in places:
+        name, place = os.fspath(given), Path(given)
+        if place.is_dir():
+            found += _in_folder(place)
+        elif not place.exists():
+            raise FileNotFoundError(f"{place}: no such file or folder; check the path")
+        elif is_table(place):
+            rows = read_table(place)
+            check_segments(place, rows)
+            found += [Input(row.id, row.file, row.segment, row.path) for row in rows]
+        else:
+            found.append(Input(escaped(name), place, named=escaped(name)))
+    first: dict[str, Input] = {}
     for item in found:
-        if item.id in first:
+        other = first.setdefault(item.id, item)
+        if other is not item:
             raise InputsError(
-                f"{item.path} and {first[item.id]} would both be called {item.id!r}; name the"
-                " folder above both"
+                f"{item.file} and {other.file} would both be called {item.id!r}; name the"
+                " folder above both, or give a table with a column `id`"
             )
-        first[item.id] = item.path
     return found
+
+
+def _in_folder(folder: Path) -> list[Input]:
+    paths, others = find_audio(folder)
+    if not paths:
+        raise InputsError(f"{folder}: holds no audio, only {others} other files")
+    return [Input(escaped(path.relative_to(folder).as_posix()), path) for path in paths]
 
 
 def decode_ahead(
@@ -60,7 +89,7 @@ def decode_ahead(
 
     def decode(item: Input) -> Decoded:
         try:
-            return load_audio(item.path)
+            return item.load()
         except AudioError as error:
             return error
 

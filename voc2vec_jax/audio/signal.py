@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from voc2vec_jax.audio.decode import decode
 from voc2vec_jax.audio.frame_grid import MIN_SAMPLES
+from voc2vec_jax.audio.segments import Segment
+from voc2vec_jax.audio.walking import files_below
 from voc2vec_jax.errors import AudioError
 
 SAMPLE_RATE = 16_000
@@ -32,8 +34,14 @@ _CANCELLED_POWER = 1e-3
 _Float32 = npt.NDArray[np.float32]
 
 
-def load_audio(path: str | os.PathLike[str], *, allow_truncated: bool = False) -> _Float32:
-    """Reads a file as 16 kHz mono.
+def load_audio(
+    path: str | os.PathLike[str],
+    *,
+    allow_truncated: bool = False,
+    start: float = 0.0,
+    end: float | None = None,
+) -> _Float32:
+    """Reads a file, or a segment of it, as 16 kHz mono.
 
     soundfile decodes what it can; everything else goes to the `ffmpeg` program, if one is on PATH.
     Channels are averaged, then resampled as by `librosa.load(path, sr=16_000, res_type="soxr_hq")`.
@@ -45,29 +53,37 @@ def load_audio(path: str | os.PathLike[str], *, allow_truncated: bool = False) -
     file". mp3, ogg and opus carry no reliable length, so that a cut in one is not noticed; what
     ffmpeg reads is refused if ffmpeg reports any decoding error.
 
+    A segment is cut at the file's own rate r, from sample round(start * r) up to round(end * r),
+    and then treated as a file of its own.
+
     Args:
         path: A local file, of any name.
         allow_truncated: Return what can be read of a truncated or damaged file.
+        start: Where the segment begins, in seconds.
+        end: Where it ends, in seconds; None: with the file.
 
     Returns:
         float32 [S], S >= `MIN_SAMPLES`, finite, full scale at +-1.
 
     Raises:
         AudioError: The file is missing, unreadable, empty, truncated, not audio, too long, too
-            short, or has non-finite samples.
+            short, or has non-finite samples; or it does not hold the segment.
+        ValueError: `start` and `end` are no segment.
     """
     path = os.fspath(path)
-    samples, rate = decode(path, allow_truncated)
+    samples, rate = decode(path, allow_truncated, Segment(start, end))
     if not np.isfinite(samples).all():
         raise AudioError(path, "has NaN or infinite samples; export it again from its source")
     waveform = _mix_to_mono(samples, path)
     if rate != SAMPLE_RATE and waveform.size:
         waveform = resample(waveform, rate)
     if len(waveform) < MIN_SAMPLES:
+        heard = Segment(start, end)
+        which = "" if heard.is_whole else f"in {heard} "
         raise AudioError(
             path,
-            f"has {len(waveform)} samples at 16 kHz, fewer than the {MIN_SAMPLES} of one frame; "
-            "leave it out or pad it",
+            f"{which}has {len(waveform)} samples at 16 kHz, fewer than the {MIN_SAMPLES} of one "
+            "frame; leave it out or pad it",
         )
     return waveform
 
@@ -165,8 +181,8 @@ def pad_batch(
 def find_audio(folder: str | os.PathLike[str]) -> tuple[list[Path], int]:
     """Lists the audio files below a folder by suffix, whatever its case.
 
-    Hidden files and folders (a name that starts with ".") are left out; links to folders are not
-    followed.
+    Hidden files and folders (a name that starts with ".") are left out; links to folders are
+    followed, see `files_below`.
 
     Args:
         folder: Where to look.
@@ -186,14 +202,7 @@ def find_audio(folder: str | os.PathLike[str]) -> tuple[list[Path], int]:
     if not root.is_dir():
         raise NotADirectoryError(f"{str(root)!r}: is a file; give the folder that holds it")
 
-    def refuse(error: OSError) -> None:
-        raise error  # os.walk would pass over a folder that it cannot read
-
-    paths = [
-        Path(parent, name).relative_to(root)
-        for parent, _, names in os.walk(root, onerror=refuse)
-        for name in names
-    ]
+    paths = list(files_below(root))
     audio = [
         path
         for path in paths

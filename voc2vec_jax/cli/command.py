@@ -1,5 +1,6 @@
 """What all commands share: how they say something, and how they end."""
 
+import io
 import logging
 import os
 import signal
@@ -15,6 +16,8 @@ from voc2vec_jax.distributed import processes
 from voc2vec_jax.errors import DONE, STOPPED, exit_code
 
 T = TypeVar("T")
+SAYING = ("voc2vec_jax.audio", "data_pipelines")
+"""Logs of what was left out of a user's data, or taken for something else."""
 RESUMES = "run the same command again to resume"
 """What is said of a command that was told to stop and keeps what it has."""
 
@@ -63,6 +66,9 @@ def run(work: Callable[[], int | None], *, stopped: str | None = None) -> int:
         stopped: What to say where the command was told to stop and can be resumed; None if it
             cannot, so that Ctrl-C ends it as any program.
     """
+    # A path that is no UTF-8 may be printed, and must not end a command that has worked.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = work()
     except KeyboardInterrupt:
@@ -89,8 +95,9 @@ def prepare_process(*, sigterm_is_ctrl_c: bool = False) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     program_cache.switch_on(_say_once)
-    compiling.log.addHandler(_Said())
     compiling.log.setLevel(logging.INFO)
-    compiling.log.propagate = False  # others may have put handlers at the root
+    for log in (compiling.log, *map(logging.getLogger, SAYING)):
+        log.addHandler(_Said())
+        log.propagate = False  # others may have put handlers at the root
     if sigterm_is_ctrl_c:
         signal.signal(signal.SIGTERM, signal.default_int_handler)

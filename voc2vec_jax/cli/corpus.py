@@ -6,6 +6,8 @@ from data_pipelines.batches.fine_tuning import left_out
 from data_pipelines.corpora import sources
 from data_pipelines.preparation.copies import copies_of
 from data_pipelines.stores.flat_store import FlatStore
+from voc2vec_jax.audio.spelling import escaped
+from voc2vec_jax.audio.tables import is_table
 from voc2vec_jax.cli.command import say
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.errors import DataError
@@ -15,22 +17,17 @@ SHOWN_FILES = 20
 
 
 def named_corpus(name: str, data_dir: Path | None) -> DataConfig:
-    """A corpus by one word: a table (`FILE.csv`), or a dataset by its name."""
+    """A corpus by one word: a table (`FILE.csv`, `FILE.tsv`), or a dataset by its name."""
     kept = None if data_dir is None else str(data_dir)
     if is_table(name):
         return DataConfig(table=name, data_dir=kept)
     return DataConfig(name=name, data_dir=kept)
 
 
-def is_table(name: str) -> bool:
-    """Whether a corpus is given as a CSV."""
-    return name.lower().endswith(".csv")
-
-
 def corpus_name(data: DataConfig) -> str:
     """What a corpus is called in tables, and its folder among those of a suite."""
     own = data.folder or data.table
-    return Path(own).stem if own else data.name.replace("/", "-")
+    return escaped(Path(own).stem) if own else data.name.replace("/", "-")
 
 
 def open_labelled(

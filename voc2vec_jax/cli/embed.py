@@ -10,6 +10,8 @@ Examples:
     python -m voc2vec_jax.embed ~/recordings --model runs/mine/export --layer 6 --out clips.parquet
   Every frame instead of the mean; files that cannot be read are listed and left out:
     python -m voc2vec_jax.embed a.wav b.mp3 --model MODEL --pool frames --skip-bad --out frames.npz
+  The segments of a table with the columns path, start and end:
+    python -m voc2vec_jax.embed segments.csv --model MODEL --out segments.parquet
 """
 
 from collections.abc import Sequence
@@ -30,7 +32,8 @@ class Arguments:
     """The command line."""
 
     inputs: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Audio files, and folders that are searched recursively."""
+    """Audio files, folders that are searched recursively, and tables (`FILE.csv` or `FILE.tsv`
+    with a column `path` and, if known, `id`, `start` and `end` in seconds)."""
     model: str
     """A checkpoint: folder, fairseq `.pt`, training run, or hub id (`hf:org/name`)."""
     out: Path
@@ -44,7 +47,7 @@ class Arguments:
 
     def __post_init__(self) -> None:
         if not self.inputs:
-            raise ConfigError("INPUT: give files or folders of audio")
+            raise ConfigError("INPUT: give files, folders or tables of audio")
         if self.out.suffix not in SUFFIXES:
             raise ConfigError(f"--out {self.out}: must end in {' or '.join(SUFFIXES)}")
 

@@ -67,10 +67,11 @@ class Arguments:
     dataset: str | None = None
     """A prepared dataset, or `synthetic`."""
     folder: str | None = None
-    """Recordings in one folder for each class, instead of a dataset."""
+    """Recordings in one folder for each class, instead of a dataset; folders such as `train`,
+    `valid` and `test` above those are folds."""
     table: str | None = None
-    """CSV with the columns `path`, `label` and, if known, `group` and `fold`, instead of a
-    dataset."""
+    """CSV with the columns `path`, `label` and, if known, `id`, `start` and `end` in seconds,
+    `group` and `fold`, instead of a dataset."""
     data_dir: str | None = None
     """Where decoded corpora are kept; default `$VOC2VEC_DATA_DIR`, else `~/.cache/voc2vec_jax`."""
     protocol: Protocol = "grouped"

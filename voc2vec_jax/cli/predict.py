@@ -9,6 +9,8 @@ Examples:
   All scores of all classes, for a spreadsheet; files that cannot be read are listed and left out:
     python -m voc2vec_jax.predict recordings --model eval/mine/export --top 100 --format csv \\
         --skip-bad > scores.csv
+  The segments of a table with the columns path, start and end, which stand in the result too:
+    python -m voc2vec_jax.predict segments.csv --model eval/mine/export --format csv > scores.csv
 """
 
 import csv
@@ -22,8 +24,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from voc2vec_jax.audio.frame_grid import MIN_SAMPLES
-from voc2vec_jax.audio.input_files import find_inputs
+from voc2vec_jax.audio.input_files import Input, find_inputs
 from voc2vec_jax.audio.signal import SAMPLE_RATE
+from voc2vec_jax.audio.tables import is_table
 from voc2vec_jax.cli.command import parsed, run, say
 from voc2vec_jax.errors import AudioError, ConfigError
 
@@ -35,8 +38,9 @@ if TYPE_CHECKING:
 class Arguments:
     """The command line."""
 
-    inputs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Audio files, or folders that are searched recursively."""
+    inputs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Audio files, folders that are searched recursively, and tables (`FILE.csv` or `FILE.tsv`
+    with a column `path` and, if known, `id`, `start` and `end` in seconds)."""
     model: str
     """A fine-tuned classifier: a Hugging Face folder, a run's working directory, or a hub id."""
     top: int = 1
@@ -52,29 +56,51 @@ class Arguments:
     """`hf` for a model whose card says that it was trained without a mask."""
 
 
-def write(predictions: "Iterator[Prediction]", arguments: Arguments) -> None:
-    """Prints them in the format asked for; JSON and CSV as they come."""
+def write(
+    predictions: "Iterator[Prediction]", files: Sequence[Input], arguments: Arguments
+) -> None:
+    """Prints them in the format asked for; JSON and CSV as they come.
+
+    What tables say beside the file, ids and times, is given back where there is any.
+    """
+    named = any(is_table(place) and Path(place).is_file() for place in arguments.inputs)
+    # Ids that are made of path and times say nothing that those do not.
+    has_ids = named and any(item.id.partition("#")[0] != item.file for item in files)
+    has_times = any(not item.segment.is_whole for item in files)
+
+    def about(item: Input) -> dict[str, str | float | None]:
+        times = {"start": item.segment.start, "end": item.segment.end} if has_times else {}
+        return {"file": item.file, **({"id": item.id} if has_ids else {}), **times}
+
     if arguments.format == "csv":
         rows = csv.writer(sys.stdout, lineterminator="\n")
-        rows.writerow(["file", "seconds", "windows", "rank", "label", "score"])
+        rows.writerow([*about(files[0]), "seconds", "windows", "rank", "label", "score"])
         for one in predictions:
+            known = [*about(one.item).values(), one.seconds, one.windows]
             for rank, (label, score) in enumerate(list(one.scores.items())[: arguments.top], 1):
-                rows.writerow([one.file, one.seconds, one.windows, rank, label, f"{score:.6f}"])
+                rows.writerow([*known, rank, label, f"{score:.6f}"])
     elif arguments.format == "json":
         for one in predictions:  # an object per line
-            fields: dict[str, Any] = {**vars(one)}
-            fields["scores"] = dict(list(one.scores.items())[: arguments.top])
+            scores = dict(list(one.scores.items())[: arguments.top])
+            fields: dict[str, Any] = {
+                **about(one.item),
+                "seconds": one.seconds,
+                "windows": one.windows,
+                "scores": scores,
+            }
             print(json.dumps(fields, ensure_ascii=False), flush=True)
     else:
         from rich.console import Console
         from rich.table import Column, Table
 
         # A long name is folded; by default its end would be cut.
-        table = Table(Column("file", overflow="fold"), "seconds", "windows", "classes")
+        heads = [Column(name, overflow="fold") for name in about(files[0])]
+        table = Table(*heads, "seconds", "windows", "classes")
         for one in predictions:
-            named = list(one.scores.items())[: arguments.top]
-            classes = "  ".join(f"{label} {score:.3f}" for label, score in named)
-            table.add_row(one.file, f"{one.seconds:.1f}", str(one.windows), classes)
+            chosen = list(one.scores.items())[: arguments.top]
+            classes = "  ".join(f"{label} {score:.3f}" for label, score in chosen)
+            shown = ["" if value is None else str(value) for value in about(one.item).values()]
+            table.add_row(*shown, f"{one.seconds:.1f}", str(one.windows), classes)
         Console().print(table)
 
 
@@ -90,6 +116,8 @@ def predict_files(arguments: Arguments) -> None:
     for name, value in (("window", arguments.window), ("hop", arguments.hop)):
         if value is not None and value < shortest:
             raise ConfigError(f"--{name}={value}: must be at least {shortest} s")
+    if not arguments.inputs:
+        raise ConfigError("INPUT: give files, folders or tables of audio")
     if arguments.top < 1:
         raise ConfigError(f"--top={arguments.top}: must be at least 1")
     files = find_inputs(arguments.inputs)
@@ -99,7 +127,7 @@ def predict_files(arguments: Arguments) -> None:
         model, files, window_seconds=arguments.window, hop_seconds=arguments.hop, bad=bad
     )
     try:
-        write(found, arguments)
+        write(found, files, arguments)
     except AudioError as error:
         advice = "(--skip-bad goes on without such files)"
         raise AudioError(error.path, f"{error.reason}\n{advice}") from None

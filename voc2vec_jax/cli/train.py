@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import tyro
 
+from voc2vec_jax.audio.spelling import escaped, is_text
 from voc2vec_jax.cli.command import run, say
 from voc2vec_jax.cli.config_files import given_fields, parse_over_config
 from voc2vec_jax.config import Config
@@ -96,6 +97,11 @@ def train(arguments: Arguments) -> None:
         raise ConfigError(
             f"--workdir {workdir}: remote paths are not written; mount the bucket (gcsfuse), or"
             " give a local folder"
+        )
+    if not is_text(str(workdir.absolute())):
+        raise ConfigError(
+            f"--workdir {escaped(str(workdir))}: checkpoints are written only to folders whose"
+            " names are UTF-8; give another"
         )
     profile = range(0)
     if arguments.profile is not None:

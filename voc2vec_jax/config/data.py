@@ -21,10 +21,11 @@ class DataConfig:
     """Each of several datasets is heard in proportion to its hours to the power of 1 / this; at
     least 1: every clip once an epoch."""
     folder: str | None = None
-    """An unprepared folder of audio, searched recursively; wins over `name`."""
+    """An unprepared folder of audio, searched recursively, links included; wins over `name`."""
     table: str | None = None
-    """An unprepared CSV with a column `path` and, if known, `id`, `label` and `group`; relative
-    paths start at the table's folder. Wins over `name`."""
+    """An unprepared table (CSV) with a column `path` (or `file`) and, if known, `id`, `start` and
+    `end` in seconds, `label`, `group` and `fold` (or `split`); relative paths start at its folder.
+    Wins over `name`."""
     data_dir: str | None = None
     """Where decoded corpora are kept; default `$VOC2VEC_DATA_DIR`, else `~/.cache/voc2vec_jax`."""
     normalize: Literal["none", "clip", "padded"] = "clip"

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voc2vec_jax.audio.signal import SAMPLE_RATE
+from voc2vec_jax.audio.spelling import composed
 from voc2vec_jax.errors import ConfigError, FeaturesError
 from voc2vec_jax.features.clip_states import mean_and_std
 from voc2vec_jax.files import writing
@@ -182,14 +183,15 @@ def read_embeddings(path: Path, ids: Sequence[str]) -> Floats:
     Args:
         path: NPZ with `ids` [n] and `embeddings` [n, width], or Parquet with a column `id` (or
             `path`) and one column of equally long lists of numbers. Further clips are ignored.
-        ids: Of the corpus.
+        ids: Of the corpus. One that is not in the file as it stands is looked for with accents
+            composed (NFC).
 
     Returns:
         [clips, width].
 
     Raises:
-        FeaturesError: No such file, not of that form, a clip is missing or twice in it, or a value
-            is not finite.
+        FeaturesError: No such file, not of that form, a clip is missing or twice in it, or is
+            there in several spellings and in none exactly; or a value is not finite.
     """
     try:
         names, values = _read_npz(path) if path.suffix == ".npz" else _read_parquet(path)
@@ -204,6 +206,7 @@ def read_embeddings(path: Path, ids: Sequence[str]) -> Floats:
     place = {name: row for row, name in enumerate(names)}
     if len(place) < len(names):
         raise FeaturesError(f"{path}: {len(names) - len(place)} ids occur twice; keep one of each")
+    place |= _respelt([clip_id for clip_id in ids if clip_id not in place], names, place, path)
     missing = [clip_id for clip_id in ids if clip_id not in place]
     if missing:
         raise FeaturesError(
@@ -218,6 +221,26 @@ def read_embeddings(path: Path, ids: Sequence[str]) -> Floats:
             f"{path}: {int(bad.sum())} clips have values that are not finite, such as {first!r}"
         )
     return chosen
+
+
+def _respelt(
+    ids: Sequence[str], names: Sequence[str], place: Mapping[str, int], path: Path
+) -> dict[str, int]:
+    """Rows of the ids that the file has in one other spelling."""
+    alike: dict[str, list[str]] = {}
+    for name in names if ids else ():
+        alike.setdefault(composed(name), []).append(name)
+    found = {}
+    for clip_id in ids:
+        spellings = alike.get(composed(clip_id), [])
+        if len(spellings) > 1:
+            raise FeaturesError(
+                f"{path}: has {clip_id!r} not as it is spelt, but {spellings[0]!r} and"
+                f" {spellings[1]!r}, which differ in their accents only; give it the corpus's ids"
+            )
+        if spellings:
+            found[clip_id] = place[spellings[0]]
+    return found
 
 
 def _read_npz(path: Path) -> tuple[list[str], NDArray]:

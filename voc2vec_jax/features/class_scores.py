@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +27,7 @@ CHUNK_FILES = 64
 class Prediction:
     """What the model says of a recording."""
 
-    file: str
+    item: Input
     seconds: float
     windows: int
     scores: dict[str, float]
@@ -83,7 +82,7 @@ def predict(
 
     Args:
         model: A trained classifier.
-        files: Audio files.
+        files: Recordings, or segments of them.
         window_seconds: Longest part that is heard at once.
         hop_seconds: Distance of windows; None: as few of equal length as cover all.
         bad: Gets the errors of files that cannot be read; None: the first one is raised.
@@ -96,12 +95,12 @@ def predict(
     shapes = compiling.Shapes()
     chunks = [files[first : first + CHUNK_FILES] for first in range(0, len(files), CHUNK_FILES)]
     for chunk, decoded in decode_ahead(chunks):
-        waveforms: dict[Path, NDArray[np.float32]] = {}
+        waveforms: dict[Input, NDArray[np.float32]] = {}
         for item, waveform in zip(chunk, decoded, strict=True):
             if not isinstance(waveform, AudioError):
                 # Over the whole recording, as in training.
                 do_normalize = model.preprocessor.do_normalize
-                waveforms[item.path] = normalize(waveform) if do_normalize else waveform
+                waveforms[item] = normalize(waveform) if do_normalize else waveform
             elif bad is None:
                 raise waveform
             else:
@@ -111,7 +110,7 @@ def predict(
 
 def _scores(
     model: PretrainedModel,
-    waveforms: dict[Path, NDArray[np.float32]],
+    waveforms: dict[Input, NDArray[np.float32]],
     window: int,
     hop: int | None,
     shapes: compiling.Shapes,
@@ -122,7 +121,7 @@ def _scores(
         for part in windows_of(len(waveform), window, hop)
     ]
     sums = {file: np.zeros(len(model.config.labels)) for file in waveforms}
-    frames: dict[Path, list[int]] = {file: [] for file in waveforms}
+    frames: dict[Input, list[int]] = {file: [] for file in waveforms}
     # Under `hf` a score depends on the padding, so that nothing is padded.
     masked = model.padding == "masked"
     sizes = [part.stop - part.start for _, part in parts]
@@ -146,7 +145,7 @@ def _scores(
         scores = softmax(sums[file] / sum(frames[file]))
         order = np.argsort(-scores, kind="stable")
         yield Prediction(
-            file=str(file),
+            item=file,
             seconds=round(len(waveform) / SAMPLE_RATE, 3),
             windows=len(frames[file]),
             scores={model.config.labels[label]: float(scores[label]) for label in order},

@@ -96,7 +96,8 @@ def embed_files(
     files = hashlib.sha256()
     for item in inputs:
         state = item.path.stat()
-        files.update(f"{item.id} {state.st_size} {state.st_mtime_ns}\n".encode())
+        part = "" if item.segment.is_whole else f" {item.segment.start} {item.segment.end}"
+        files.update(f"{item.id} {state.st_size} {state.st_mtime_ns}{part}\n".encode())
     parts = Parts(out, encoding.facts() | {"files_sha256": files.hexdigest()})
     chunks = [inputs[i : i + CLIPS_PER_PART] for i in range(0, len(inputs), CLIPS_PER_PART)]
     left = [number for number in range(len(chunks)) if not parts.path(number).exists()]

@@ -153,7 +153,8 @@ def _write_parquet(path: Path, parts: Iterator[Part], about: dict[str, Any], poo
         ],
         metadata={"voc2vec_jax": json.dumps(about, sort_keys=True)},
     )
-    with parquet.ParquetWriter(path, schema) as writer:
+    # By an open file, for Arrow takes no name that is no UTF-8.
+    with path.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:
         for part in parts:
             ends = np.cumsum(part.counts)
             rows = (

@@ -36,6 +36,7 @@ from data_pipelines.stores.flat_store import Clip, FlatStore
 from data_pipelines.stores.index import INDEX, read_index
 from data_pipelines.stores.report import ON_THE_LIST, Expected, plot_durations
 from data_pipelines.stores.sound import Sound
+from voc2vec_jax.audio.spelling import escaped
 from voc2vec_jax.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -162,7 +163,8 @@ class VocalisationBuilder(StoreBuilder):
         number = self.class_names.index(label) if label else -1
         known = whole_id(group)
         self._rounded_ids += known != group
-        return Found(file, Clip(clip_id, file.place, number, known, fold))
+        clip_id, source, known, fold = map(escaped, (clip_id, file.place, known, fold))
+        return Found(file, Clip(clip_id, source, number, known, fold))
 
     def _info(self) -> tfds.core.DatasetInfo:
         facts = self.FACTS
@@ -239,7 +241,9 @@ class VocalisationBuilder(StoreBuilder):
         left_out: dict[str, list[dict[str, str]]] = {"dropped": [], "copies": [], "excluded": []}
         for item in found:
             if item.clip is None:
-                left_out[item.kind].append({"file": item.file.place, "reason": item.reason})
+                left_out[item.kind].append(
+                    {"file": escaped(item.file.place), "reason": escaped(item.reason)}
+                )
         return Survey(
             paths=paths,
             clips=clips,
@@ -251,7 +255,7 @@ class VocalisationBuilder(StoreBuilder):
                 "class_names": self.class_names,
                 "ignored_files": len(ignored),
                 "ignored_audio": Counter(
-                    "/".join(file.folders) or "." for file in ignored if file.is_audio
+                    escaped("/".join(file.folders)) or "." for file in ignored if file.is_audio
                 ),
                 "expected": self.expected,
             },

@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 
 from voc2vec_jax.audio.signal import AUDIO_SUFFIXES
+from voc2vec_jax.audio.walking import files_below
 from voc2vec_jax.errors import DataError
 
 DAMAGED = (
@@ -115,8 +116,7 @@ class ManualFiles:
 
 def _walk(root: Path) -> Iterator[File]:
     """Files below a folder, in the same order on every machine; hidden ones left out."""
-    paths = [path for path in root.rglob("*") if path.is_file()]
-    places = sorted(path.relative_to(root).as_posix() for path in paths)
+    places = sorted(path.as_posix() for path in files_below(root) if (root / path).is_file())
     for place in places:
         parts = place.split("/")
         # macOS puts `._NAME` companions, which look like audio, under __MACOSX.
