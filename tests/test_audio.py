@@ -291,6 +291,68 @@ def test_antiphase_stereo_gives_the_louder_channel(tmp_path: Path) -> None:
     np.testing.assert_array_equal(waveform, channels[:, 1])
 
 
+def faint_noise(decibels: float, channels: int = 2) -> np.ndarray:
+    """Independent noise [S, channels], so many dB over the power of `tone()`."""
+    level = np.sqrt(np.mean(tone() ** 2)) * 10 ** (decibels / 20)
+    return level * np.random.default_rng(0).standard_normal((SAMPLE_RATE, channels))
+
+
+@pytest.mark.parametrize("decibels", [-40, -20, -12])
+def test_antiphase_is_noticed_through_noise(tmp_path: Path, decibels: float) -> None:
+    channels = np.stack([0.9 * tone(), -tone()], axis=1) + faint_noise(decibels)
+    sf.write(tmp_path / "a.wav", channels, SAMPLE_RATE, subtype="FLOAT")
+    with pytest.warns(UserWarning, match=r"a\.wav.*antiphase.*channel 1") as warned:
+        waveform = load_audio(tmp_path / "a.wav")
+    assert len(warned) == 1
+    np.testing.assert_array_equal(waveform, channels[:, 1].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype"), [("ogg", "VORBIS"), ("mp3", "MPEG_LAYER_III"), ("wav", "MS_ADPCM")]
+)
+def test_antiphase_is_noticed_out_of_a_lossy_codec(
+    tmp_path: Path, suffix: str, subtype: str
+) -> None:
+    channels = np.stack([tone(), -0.95 * tone()], axis=1) + faint_noise(-20)
+    path = tmp_path / f"a.{suffix}"
+    sf.write(path, channels, SAMPLE_RATE, subtype=subtype)
+    decoded, _ = sf.read(path, dtype="float32")
+    with pytest.warns(UserWarning, match="antiphase.*channel 0"):
+        np.testing.assert_allclose(load_audio(path), decoded[:, 0], atol=1e-6)
+
+
+def test_antiphase_shows_beside_an_offset(tmp_path: Path) -> None:
+    channels = 0.4 + np.stack([0.1 * tone(), -0.11 * tone()], axis=1)
+    sf.write(tmp_path / "a.wav", channels, SAMPLE_RATE, subtype="FLOAT")
+    with pytest.warns(UserWarning, match="antiphase.*channel 1"):
+        load_audio(tmp_path / "a.wav")
+
+
+NOT_ANTIPHASE = {
+    "alike": lambda: np.stack([tone(), tone()], axis=1),
+    "unlike": lambda: faint_noise(-10),
+    "one silent": lambda: np.stack([tone(), 0 * tone()], axis=1),
+    "one faint and mirrored": lambda: np.stack([tone(), -0.1 * tone()], axis=1),
+    "mirrored under unlike sound": lambda: (
+        np.stack([0.5 * tone(), -0.5 * tone()], axis=1) + faint_noise(-3)
+    ),
+    "a delayed copy": lambda: np.stack(
+        [noise := faint_noise(-10)[:, 0], np.roll(noise, 8)], axis=1
+    ),
+    "many, one of which hears": lambda: np.stack([tone(), *[-0.001 * tone()] * 31], axis=1),
+}
+
+
+@pytest.mark.parametrize("case", NOT_ANTIPHASE)
+def test_other_stereo_is_averaged(tmp_path: Path, case: str) -> None:
+    channels = NOT_ANTIPHASE[case]().astype(np.float32)
+    sf.write(tmp_path / "a.wav", channels, SAMPLE_RATE, subtype="FLOAT")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        waveform = load_audio(tmp_path / "a.wav")
+    np.testing.assert_allclose(waveform, channels.mean(axis=1), atol=1e-6)
+
+
 def test_mix_of_huge_values_does_not_overflow(tmp_path: Path) -> None:
     sf.write(tmp_path / "a.wav", np.full((1000, 2), 2e38), SAMPLE_RATE, subtype="FLOAT")
     np.testing.assert_array_equal(load_audio(tmp_path / "a.wav"), np.float32(2e38))

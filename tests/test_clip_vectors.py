@@ -95,7 +95,15 @@ def write_parquet(path: Path, column: str = "id") -> Path:
     return path.with_suffix(".parquet")
 
 
-@pytest.mark.parametrize("write", [write_npz, write_parquet, lambda p: write_parquet(p, "path")])
+def write_wide(path: Path) -> Path:
+    numbers = {f"e{place}": column for place, column in reversed([*enumerate(VECTORS.T)])}
+    parquet.write_table(pa.table({"id": IDS, **numbers}), path.with_suffix(".parquet"))
+    return path.with_suffix(".parquet")
+
+
+@pytest.mark.parametrize(
+    "write", [write_npz, write_parquet, write_wide, lambda p: write_parquet(p, "path")]
+)
 def test_embeddings_come_in_the_order_of_the_corpus(
     write: Callable[[Path], Path], tmp_path: Path
 ) -> None:
@@ -128,6 +136,8 @@ def test_files_of_another_form_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "vectors.parquet"
     parquet.write_table(pa.table({"id": IDS}), path)
     refuse("needs `id` or `path`, and one column of vectors")
+    parquet.write_table(pa.table({"id": IDS, "e0": [1.0] * 3, "e2": [1.0] * 3}), path)
+    refuse("e0, e1, … without a gap")
     parquet.write_table(pa.table({"id": IDS, "frames": [[1.0], [1.0, 2.0], [3.0]]}), path)
     refuse("vectors of different lengths")
     path.write_bytes(b"PAR1 not parquet")

@@ -35,7 +35,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         *("objectives", "checkpoints", "distributed", "models", "compiling", "config", "audio"),
         *GROUND,
     ),
-    "features": ("checkpoints", "models", "compiling", "audio", "files", "errors"),
+    "features": ("checkpoints", "distributed", "models", "compiling", "audio", "files", "errors"),
     "checkpoints": ("distributed", "models", "config", "audio", "files", "errors"),
     "objectives": ("models", "ops", "scores", "config", "audio"),
     "models": ("ops", "config", "audio"),

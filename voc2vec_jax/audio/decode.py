@@ -34,6 +34,11 @@ _Float32 = npt.NDArray[np.float32]
 _Decoded = tuple[_Float32, int]  # samples [S, channels], sample rate in Hz
 
 
+def is_sought(file: sf.SoundFile) -> bool:
+    """Whether a part of a file is read without decoding what comes before."""
+    return file.format in _SEEKABLE and file.subtype.startswith(_SEEKABLE_SUBTYPES)
+
+
 def decode(path: str, allow_truncated: bool, segment: Segment) -> _Decoded:
     """Decodes any file that soundfile or ffmpeg can read.
 
@@ -102,8 +107,7 @@ def _read_soundfile(
                 f"has a sample rate of {rate} Hz, outside {MIN_FILE_RATE} to {MAX_FILE_RATE}; "
                 "its header is damaged, export it again",
             )
-        seeks = file.format in _SEEKABLE and file.subtype.startswith(_SEEKABLE_SUBTYPES)
-        if seeks and not segment.is_whole:
+        if is_sought(file) and not segment.is_whole:
             part = _part(segment, frames, rate, path)
             file.seek(part.start)
             frames, segment = part.stop - part.start, WHOLE

@@ -1,8 +1,7 @@
-"""Audio that is named on a command line: tables, files and folders, decoded ahead of use."""
+"""Audio that is named on a command line: tables, files and folders."""
 
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +12,7 @@ from voc2vec_jax.audio.segments import WHOLE, Segment
 from voc2vec_jax.audio.signal import find_audio, load_audio
 from voc2vec_jax.audio.spelling import escaped
 from voc2vec_jax.audio.tables import check_segments, is_table, read_table
-from voc2vec_jax.errors import AudioError, InputsError
-
-Decoded = np.ndarray | AudioError
-"""float32 [S] at 16 kHz, or why the file cannot be used."""
+from voc2vec_jax.errors import InputsError
 
 
 @dataclass(frozen=True)
@@ -80,28 +76,3 @@ def _in_folder(folder: Path) -> list[Input]:
     if not paths:
         raise InputsError(f"{folder}: holds no audio, only {others} other files")
     return [Input(escaped(path.relative_to(folder).as_posix()), path) for path in paths]
-
-
-def decode_ahead(
-    chunks: Sequence[Sequence[Input]],
-) -> Iterator[tuple[Sequence[Input], list[Decoded]]]:
-    """Each chunk with its decoded files; threads decode the next one while this one is in use."""
-
-    def decode(item: Input) -> Decoded:
-        try:
-            return item.load()
-        except AudioError as error:
-            return error
-
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        waiting: list[list[Future[Decoded]]] = []
-        try:
-            for number, chunk in enumerate(chunks):
-                waiting += [
-                    [pool.submit(decode, item) for item in ahead]
-                    for ahead in chunks[number + len(waiting) : number + 2]
-                ]
-                yield chunk, [future.result() for future in waiting.pop(0)]
-        finally:
-            for future in (future for futures in waiting for future in futures):
-                future.cancel()

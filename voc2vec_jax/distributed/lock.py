@@ -113,7 +113,7 @@ class WorkdirLock:
             if self._waits_for != (text, changed):
                 raise WorkdirLockedError(
                     f"{self._path}: {described} is at work here, last seen {max(age, 0):.0f} s "
-                    "ago; stop it or give another --workdir"
+                    "ago; stop it, or write elsewhere (another --workdir or --out)"
                 )
             time.sleep(POLL_SECONDS)
             return

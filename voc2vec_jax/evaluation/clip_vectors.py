@@ -6,6 +6,7 @@ non-commercial use and, within limits, commercial research; read it before insta
 
 import hashlib
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -182,7 +183,8 @@ def read_embeddings(path: Path, ids: Sequence[str]) -> Floats:
 
     Args:
         path: NPZ with `ids` [n] and `embeddings` [n, width], or Parquet with a column `id` (or
-            `path`) and one column of equally long lists of numbers. Further clips are ignored.
+            `path`) and either one column of equally long lists of numbers or, as `embed --wide`
+            writes it, columns `e0`, `e1`, … of numbers. Further clips are ignored.
         ids: Of the corpus. One that is not in the file as it stands is looked for with accents
             composed (NFC).
 
@@ -261,11 +263,17 @@ def _read_parquet(path: Path) -> tuple[list[str], NDArray]:
         or pyarrow.types.is_large_list(field.type)
         or pyarrow.types.is_fixed_size_list(field.type)
     ]
-    if not named or len(vectors) != 1:
+    numbered = [name for name in table.column_names if re.fullmatch(r"e\d+", name)]
+    wide = [] if vectors else [f"e{place}" for place in range(len(numbered))]
+    if not named or len(vectors) + bool(wide) != 1 or not set(wide) <= set(numbered):
         raise FeaturesError(
-            f"{path}: columns {table.column_names}; needs `id` or `path`, and one column of vectors"
+            f"{path}: columns {', '.join(table.column_names)[:200]}; needs `id` or `path`, and one"
+            " column of vectors or e0, e1, … without a gap"
         )
+    names = [str(name) for name in table.column(named[0]).to_pylist()]
+    if wide:
+        return names, np.stack([table.column(name).to_numpy() for name in wide], axis=1)
     rows = table.column(vectors[0]).to_pylist()
     if len({len(row) for row in rows}) > 1:
         raise FeaturesError(f"{path}: vectors of different lengths; pool frames into one vector")
-    return [str(name) for name in table.column(named[0]).to_pylist()], np.array(rows)
+    return names, np.array(rows)

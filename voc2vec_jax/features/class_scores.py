@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from voc2vec_jax import compiling
-from voc2vec_jax.audio.input_files import Input, decode_ahead
+from voc2vec_jax.audio.input_files import Input
+from voc2vec_jax.audio.reading_ahead import decode_ahead, in_groups
 from voc2vec_jax.audio.signal import SAMPLE_RATE, normalize, pad_batch
 from voc2vec_jax.checkpoints.loading import from_pretrained
 from voc2vec_jax.checkpoints.pretrained import PretrainedModel, bucket_samples
@@ -19,8 +20,10 @@ from voc2vec_jax.models import ClassifierOutput
 from voc2vec_jax.models.architectures import CLASSIFIERS
 from voc2vec_jax.models.wav2vec2 import Padding
 
-CHUNK_FILES = 64
-"""Files that are decoded before their windows are sorted by length and put into batches."""
+GROUP_FILES = 64
+"""Files whose windows are sorted by length together and put into batches."""
+GROUP_SECONDS = 1_200.0
+"""Sound at which such a group ends, too, so that memory depends on no number of files."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +96,10 @@ def predict(
     window = round(window_seconds * SAMPLE_RATE)
     hop = None if hop_seconds is None else max(round(hop_seconds * SAMPLE_RATE), 1)
     shapes = compiling.Shapes()
-    chunks = [files[first : first + CHUNK_FILES] for first in range(0, len(files), CHUNK_FILES)]
-    for chunk, decoded in decode_ahead(chunks):
+    for group in in_groups(decode_ahead(files), GROUP_FILES, GROUP_SECONDS):
         waveforms: dict[Input, NDArray[np.float32]] = {}
-        for item, waveform in zip(chunk, decoded, strict=True):
+        while group:
+            item, waveform = group.pop(0)
             if not isinstance(waveform, AudioError):
                 # Over the whole recording, as in training.
                 do_normalize = model.preprocessor.do_normalize
@@ -106,6 +109,7 @@ def predict(
             else:
                 bad.append(waveform)
         yield from _scores(model, waveforms, window, hop, shapes)
+        del waveforms, waveform
 
 
 def _scores(

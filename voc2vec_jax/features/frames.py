@@ -25,7 +25,7 @@ from voc2vec_jax.models.architectures import ENCODERS
 from voc2vec_jax.models.parameters import Params, describe, merge
 
 CHUNK_SECONDS = 100.0
-"""Longer clips go through a model in pieces, as in fairseq."""
+"""Longer clips go through a model in pieces, of this length as in fairseq if nothing is said."""
 BUCKET_SECONDS = (*(2.0 ** (n // 4) * (1 + n % 4 / 4) for n in range(26)), CHUNK_SECONDS)
 """Padded lengths, four an octave from 1 to 80 s; one compilation each, the price of finer steps."""
 BATCH_SECONDS = 50.0
@@ -74,13 +74,7 @@ class Features(Protocol):
         ...
 
     def expect(self, lengths: Lengths, work: Sequence[Sequence[int]], then: Then = keep) -> None:
-        """Takes note of batches that will come, for who waits while their shapes are compiled.
-
-        Args:
-            lengths: Samples of each clip.
-            work: Clips of each batch.
-            then: See `Then`.
-        """
+        """Takes note of batches of clips, of which there are `lengths` samples, that will come."""
         ...
 
 
@@ -124,12 +118,16 @@ class LayerFeatures:
         model: An encoder (`architecture=Wav2Vec2Model` or `HubertModel`), `padding="masked"`.
         layer: 0 is the input of the transformer, i the output of its i-th layer
             (`hidden_states[i]`); None is the model's output, after the final norm if it has one.
+        piece_seconds: Such a clip goes through in equal pieces that are no longer; None: in pieces
+            of 100 s, and what remains, as in fairseq.
 
     Raises:
         ValueError: Another kind of model, or it has no such layer.
     """
 
-    def __init__(self, model: PretrainedModel, layer: int | None):
+    def __init__(
+        self, model: PretrainedModel, layer: int | None, piece_seconds: float | None = None
+    ):
         if model.padding != "masked" or model.architecture not in ENCODERS.values():
             raise ValueError(
                 f"{model.architecture.__name__} with padding={model.padding!r}: load the model with"
@@ -143,6 +141,7 @@ class LayerFeatures:
         self.hop_samples = int(np.prod(model.config.conv_stride))
         self._model = model
         self._layer = layer
+        self._piece_seconds = piece_seconds
         self._programs: dict[Then, Callable[..., tuple[jax.Array, ...]]] = {}
         self._shapes: dict[Then, compiling.Shapes] = defaultdict(compiling.Shapes)
         self._dispatch = threading.Lock()
@@ -151,24 +150,45 @@ class LayerFeatures:
         """See `Features`."""
         if self._model.preprocessor.do_normalize:
             waveforms = [normalize(waveform) for waveform in waveforms]
-        longest = round(CHUNK_SECONDS * SAMPLE_RATE)
-        if all(len(waveform) <= longest for waveform in waveforms):
+        if not any(is_long(len(waveform)) for waveform in waveforms):
             return self._batch(waveforms, then)
-        return [self._pieces(waveform, longest, then) for waveform in waveforms]
+        parts = (list(self._pieces(waveform, then)) for waveform in waveforms)
+        return [tuple(np.concatenate(a) for a in zip(*pieces, strict=True)) for pieces in parts]
+
+    def pieces(self, waveform: Floats) -> Iterator[Floats]:
+        """The features of a long clip, piece after piece, [T_i, D] each."""
+        prepared = normalize(waveform) if self._model.preprocessor.do_normalize else waveform
+        return (frames for (frames,) in self._pieces(prepared, keep))
 
     def expect(self, lengths: Lengths, work: Sequence[Sequence[int]], then: Then = keep) -> None:
         """See `Features`."""
-        longest = (max(int(lengths[clip]) for clip in clips) for clips in work)
-        shapes = (_shape(len(clips), samples) for clips, samples in zip(work, longest, strict=True))
-        self._shapes[then].expect(shapes)
+        for clips in work:
+            rows, samples = len(clips), max(int(lengths[clip]) for clip in clips)
+            if is_long(samples):
+                cuts = self._cuts(samples)[0]
+                rows, samples = len(cuts), cuts[0].stop
+            self._shapes[then].expect([_shape(rows, samples)])
 
-    def _pieces(self, waveform: Floats, longest: int, then: Then) -> Arrays:
-        frames = (longest - self.window_samples) // self.hop_samples + 1
-        step, size = frames * self.hop_samples, (frames - 1) * self.hop_samples
-        starts = range(0, len(waveform) - self.window_samples + 1, step)
-        pieces = [waveform[start : start + size + self.window_samples] for start in starts]
-        parts = [self._batch([piece], then)[0] for piece in pieces]
-        return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    def _cuts(self, samples: int) -> list[list[slice]]:
+        """The pieces of a clip, which begin where a frame does, batch by batch."""
+        hop, overlap = self.hop_samples, self.window_samples - self.hop_samples
+        total = frame_count(self, samples)
+        most = frame_count(self, round((self._piece_seconds or CHUNK_SECONDS) * SAMPLE_RATE))
+        if not is_long(samples):
+            cuts = [slice(0, samples)]
+        elif self._piece_seconds is None:
+            starts = range(0, total, most)
+            cuts = [slice(a * hop, min((a + most) * hop + overlap, samples)) for a in starts]
+        else:
+            pieces = -(-total // most)
+            edges = [piece * total // pieces for piece in range(pieces + 1)]
+            cuts = [slice(a * hop, b * hop + overlap) for a, b in itertools.pairwise(edges)]
+        rows = _rows(_bucket_samples(cuts[0].stop))
+        return [cuts[first : first + rows] for first in range(0, len(cuts), rows)]
+
+    def _pieces(self, waveform: Floats, then: Then) -> Iterator[Arrays]:
+        for cuts in self._cuts(len(waveform)):
+            yield from self._batch([waveform[cut] for cut in cuts], then)
 
     def _batch(self, waveforms: Sequence[Floats], then: Then) -> list[Arrays]:
         rows, bucket = _shape(len(waveforms), max(map(len, waveforms)))
@@ -178,8 +198,8 @@ class LayerFeatures:
         with self._dispatch, self._shapes[then].first_of((rows, bucket)):
             on_device = self._program(then)(self._model.params, batch, lengths)
         arrays = jax.device_get(on_device)
-        counts = [frame_count(self, len(waveform)) for waveform in waveforms]
-        return [tuple(array[row, :count] for array in arrays) for row, count in enumerate(counts)]
+        counts = enumerate(frame_count(self, len(waveform)) for waveform in waveforms)
+        return [tuple(array[row, :count] for array in arrays) for row, count in counts]
 
     def _program(self, then: Then) -> Callable[..., tuple[jax.Array, ...]]:
         if then not in self._programs:
@@ -201,6 +221,11 @@ class LayerFeatures:
         return self._programs[then]
 
 
+def is_long(samples: int) -> bool:
+    """Whether a clip goes through a model in pieces."""
+    return samples > round(CHUNK_SECONDS * SAMPLE_RATE)
+
+
 def _bucket_samples(samples: int) -> int:
     """Padded length of a clip of at most `CHUNK_SECONDS`."""
     buckets = (round(seconds * SAMPLE_RATE) for seconds in BUCKET_SECONDS)
@@ -208,11 +233,8 @@ def _bucket_samples(samples: int) -> int:
 
 
 def _shape(clips: int, samples: int) -> tuple[int, int]:
-    """Rows and padded samples of a batch, by its clips and the longest of them.
-
-    A clip that is too long goes through in pieces, most of which are as long as may be.
-    """
-    bucket = _bucket_samples(min(samples, round(CHUNK_SECONDS * SAMPLE_RATE)))
+    """Rows and padded samples of a batch, by its clips and the longest of them."""
+    bucket = _bucket_samples(samples)
     # A batch that is not full, such as the last one, repeats a clip: few shapes to compile.
     return min(_rows(bucket), 2 ** (clips - 1).bit_length()), bucket
 
@@ -233,13 +255,12 @@ def batches(lengths: Lengths) -> list[list[int]]:
     Returns:
         Indices into `lengths`, each in one batch.
     """
-    longest = round(CHUNK_SECONDS * SAMPLE_RATE)
     found: list[list[int]] = []
     room = 0
     for clip in np.argsort(-np.asarray(lengths), kind="stable"):
         if room == 0:
             samples = int(lengths[clip])
-            room = _rows(_bucket_samples(samples)) if samples <= longest else 1
+            room = 1 if is_long(samples) else _rows(_bucket_samples(samples))
             found.append([])
         found[-1].append(int(clip))
         room -= 1
@@ -247,12 +268,15 @@ def batches(lengths: Lengths) -> list[list[int]]:
 
 
 def stream(
-    features: Features, read: Read, work: Sequence[Sequence[int]], then: Then = keep
+    features: Callable[[Sequence[Floats], Then], list[Arrays]],
+    read: Read,
+    work: Sequence[Sequence[int]],
+    then: Then = keep,
 ) -> Iterator[list[Arrays]]:
     """What `features` gives for each batch of clips, in order; a few are in the making at a time.
 
     Args:
-        features: What is computed.
+        features: What is computed, such as `Features`.
         read: Gives the samples of a clip; called from several threads.
         work: Clips of each batch, as from `batches`.
         then: See `Then`.

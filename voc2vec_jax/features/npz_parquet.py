@@ -1,109 +1,78 @@
-"""Embeddings on disk: parts while a run is under way, then one NPZ or Parquet file.
+"""Embeddings on disk, as one NPZ or Parquet file that says what it was made from.
 
     NPZ       ids [N], seconds [N], embeddings [N, D] float32; of frames, embeddings [ΣT, D] and
               offsets [N + 1], clip i owning the rows offsets[i] to offsets[i + 1]; about, JSON
-    Parquet   columns id, seconds and embedding, a list of numbers; of frames, a list of lists
+    Parquet   columns id, seconds and embedding, a list of numbers; of frames, a list of lists;
+              wide: columns id, seconds, e0, e1, …; about, JSON, as `voc2vec_jax` in its metadata
 
-Parts make the run resumable and keep memory small: a part is written whole or not at all.
+They are joined from parts (`parts`), one in memory at a time.
 """
 
 import contextlib
 import json
-import os
 import shutil
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
-from voc2vec_jax.errors import ResumeError
-from voc2vec_jax.files import write_text, writing
+from voc2vec_jax.errors import ConfigError, ResumeError
+from voc2vec_jax.features.parts import Part
+from voc2vec_jax.files import writing
+
+ABOUT = b"voc2vec_jax"
+"""The name of what a Parquet file was made from, in its metadata."""
+MOST_IN_A_LIST = 2**31 - 1
+ROWS_PER_GROUP = 8_192
+"""Of a Parquet file, at least: few row groups, for each names all columns again."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """Some clips of the result, in order; clip i owns `counts[i]` rows of `values`."""
-
-    ids: list[str]
-    seconds: np.ndarray  # [n] float32
-    counts: np.ndarray  # [n] int64, 1 each where frames were pooled
-    values: np.ndarray  # [Σ counts, D] float32
-    bad: dict[str, str]
-    """Ids of files that could not be read, and why."""
-
-
-class Parts:
-    """The unfinished result beside its final place.
+def write_result(
+    out: Path, parts: Iterable[Part], about: Mapping[str, Any], *, pooled: bool, wide: bool = False
+) -> None:
+    """Writes the result, whole or not at all.
 
     Args:
-        out: The file that there will be, `.npz` or `.parquet`.
-        about: What the result depends on; JSON values.
+        out: `.npz` or `.parquet`.
+        parts: Of the result, in order.
+        about: What it was made from; JSON values.
+        pooled: One row for each clip, instead of its frames.
+        wide: Parquet of pooled clips gets a column for each number.
+    """
+    with writing(out) as unfinished:
+        if out.suffix == ".npz":
+            _write_npz(unfinished, parts, about, pooled)
+        else:
+            _write_parquet(unfinished, parts, about, pooled, wide)
+
+
+def read_about(out: Path) -> dict[str, Any]:
+    """What a result says that it was made from.
 
     Raises:
-        ResumeError: Parts of a run with other settings, model or files lie there.
-        OSError: They cannot be written.
+        ResumeError: It was not written by `write_result`.
     """
+    from pyarrow import parquet
 
-    def __init__(self, out: Path, about: dict[str, Any]):
-        self.out, self.about = out, about
-        self.folder = out.with_name(out.name + ".parts")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        note = self.folder / "about.json"
-        text = json.dumps(about, indent=2, sort_keys=True)
-        if not note.exists():
-            write_text(note, text)
-        elif note.read_text(encoding="utf-8") != text:
-            before = json.loads(note.read_text(encoding="utf-8"))
-            differing = [k for k in about if about[k] != before.get(k)]
-            raise ResumeError(
-                f"{self.folder}: is left over from a run with another {', '.join(differing)};"
-                " remove it, or give another --out"
-            )
-
-    def path(self, number: int) -> Path:
-        """Of a part."""
-        return self.folder / f"{number:06d}.npz"
-
-    def write(self, number: int, part: Part) -> None:
-        """Keeps a part; on disk when this returns."""
-        with writing(self.path(number)) as unfinished, unfinished.open("wb") as file:
-            np.savez(
-                file,
-                ids=np.array(part.ids, str),
-                seconds=part.seconds,
-                counts=part.counts,
-                values=part.values,
-                bad=json.dumps(part.bad),
-            )
-            file.flush()
-            os.fsync(file.fileno())
-
-    def read(self, number: int) -> Part:
-        """A part that was kept."""
-        with np.load(self.path(number)) as held:
-            return Part(
-                [str(i) for i in held["ids"]],
-                held["seconds"],
-                held["counts"],
-                held["values"],
-                json.loads(str(held["bad"])),
-            )
-
-    def finish(self, count: int, *, pooled: bool) -> dict[str, str]:
-        """Joins `count` parts into the result and removes them; returns what is bad."""
-        bad = {key: why for number in range(count) for key, why in self.read(number).bad.items()}
-        parts = (self.read(number) for number in range(count))
-        write = _write_npz if self.out.suffix == ".npz" else _write_parquet
-        with writing(self.out) as unfinished:
-            write(unfinished, parts, self.about, pooled)
-        shutil.rmtree(self.folder)
-        return bad
+    try:
+        if out.suffix == ".npz":
+            with np.load(out, allow_pickle=False) as held:
+                text = str(held["about"])
+        else:
+            text = parquet.read_schema(out).metadata[ABOUT].decode()
+        about: dict[str, Any] = dict(json.loads(text))
+    except (ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
+        raise ResumeError(
+            f"{out}: is there already and was not written by embed ({error!r:.80}); give another"
+            " --out, or delete it"
+        ) from None
+    return about
 
 
-def _write_npz(path: Path, parts: Iterator[Part], about: dict[str, Any], pooled: bool) -> None:
+def _write_npz(path: Path, parts: Iterable[Part], about: Mapping[str, Any], pooled: bool) -> None:
     """Streams the values, which may be larger than memory, through a file beside the result."""
     ids: list[str] = []
     seconds, counts = [np.zeros(0, np.float32)], [np.zeros(0, np.int64)]
@@ -118,7 +87,7 @@ def _write_npz(path: Path, parts: Iterator[Part], about: dict[str, Any], pooled:
                 if len(part.values):
                     width = part.values.shape[1]
                     rows += len(part.values)
-                    file.write(np.ascontiguousarray(part.values, np.float32).tobytes())
+                    np.ascontiguousarray(part.values, np.float32).tofile(file)
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
 
             def add(name: str, array: np.ndarray) -> None:
@@ -140,27 +109,64 @@ def _write_npz(path: Path, parts: Iterator[Part], about: dict[str, Any], pooled:
             raw.unlink()
 
 
-def _write_parquet(path: Path, parts: Iterator[Part], about: dict[str, Any], pooled: bool) -> None:
+def _write_parquet(
+    path: Path, parts: Iterable[Part], about: Mapping[str, Any], pooled: bool, wide: bool
+) -> None:
     import pyarrow
     from pyarrow import parquet
 
     vector = pyarrow.list_(pyarrow.float32())
-    schema = pyarrow.schema(
-        [
-            ("id", pyarrow.string()),
-            ("seconds", pyarrow.float32()),
-            ("embedding", vector if pooled else pyarrow.list_(vector)),
-        ],
-        metadata={"voc2vec_jax": json.dumps(about, sort_keys=True)},
-    )
-    # By an open file, for Arrow takes no name that is no UTF-8.
-    with path.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:
-        for part in parts:
-            ends = np.cumsum(part.counts)
-            rows = (
-                list(part.values)
-                if pooled
-                else [list(clip) for clip in np.split(part.values, ends[:-1])]
+    writer: parquet.ParquetWriter | None = None
+    with contextlib.ExitStack() as opened:
+        for part in _joined(parts):
+            if part.values.size > MOST_IN_A_LIST:
+                raise ConfigError(
+                    f"{path.stem}: {part.ids[0]!r} has {part.values.size} numbers, and a list of"
+                    f" Parquet holds {MOST_IN_A_LIST}; write .npz (what was embedded is kept)"
+                )
+            columns: dict[str, Any] = {
+                "id": pyarrow.array(part.ids, pyarrow.string()),
+                "seconds": pyarrow.array(part.seconds, pyarrow.float32()),
+            }
+            if wide:
+                columns |= {f"e{i}": column.copy() for i, column in enumerate(part.values.T)}
+            else:
+                rows, width = part.values.shape
+                ends = np.arange(rows + 1, dtype=np.int64) * width
+                vectors = pyarrow.ListArray.from_arrays(
+                    pyarrow.array(ends, pyarrow.int32()), part.values.ravel(), type=vector
+                )
+                clips = pyarrow.array(np.cumsum([0, *part.counts]), pyarrow.int32())
+                columns["embedding"] = (
+                    vectors if pooled else pyarrow.ListArray.from_arrays(clips, vectors)
+                )
+            table = pyarrow.table(columns).replace_schema_metadata(
+                {ABOUT: json.dumps(about, sort_keys=True)}
             )
-            columns = [part.ids, part.seconds, rows if part.ids else []]
-            writer.write_table(pyarrow.table(dict(zip(schema.names, columns, strict=True)), schema))
+            if writer is None:
+                # By an open file, for Arrow takes no name that is no UTF-8.
+                file = opened.enter_context(path.open("wb"))
+                writer = opened.enter_context(parquet.ParquetWriter(file, table.schema))
+            writer.write_table(table)
+
+
+def _joined(parts: Iterable[Part]) -> Iterator[Part]:
+    """Parts put together until they are `ROWS_PER_GROUP`; at least one."""
+    held: list[Part] = []
+    for part in parts:
+        held.append(part)
+        if sum(len(one.values) for one in held) >= ROWS_PER_GROUP:
+            yield _as_one(held)
+            held = []
+    if held:
+        yield _as_one(held)
+
+
+def _as_one(parts: list[Part]) -> Part:
+    return Part(
+        ids=[clip_id for part in parts for clip_id in part.ids],
+        seconds=np.concatenate([part.seconds for part in parts]),
+        counts=np.concatenate([part.counts for part in parts]),
+        values=np.concatenate([part.values for part in parts]),
+        bad={key: why for part in parts for key, why in part.bad.items()},
+    )
