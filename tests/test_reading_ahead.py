@@ -131,14 +131,14 @@ def test_predict_keeps_a_group_and_what_waits(
     monkeypatch.setattr(class_scores, "GROUP_SECONDS", 3.0)
     normalised = Loaded()
 
-    def scores(model: Any, waveforms: dict[Path, np.ndarray], *rest: Any) -> Iterator[Path]:
+    def scores(model: Any, waveforms: dict[Input, np.ndarray], *rest: Any) -> Iterator[Input]:
         for waveform in waveforms.values():
             normalised.keep(waveform)
         yield from waveforms
 
     monkeypatch.setattr(class_scores, "_scores", scores)
     model: Any = SimpleNamespace(preprocessor=SimpleNamespace(do_normalize=True))
-    assert list(class_scores.predict(model, inputs)) == [item.path for item in inputs]
+    assert list(class_scores.predict(model, inputs)) == inputs
     assert normalised.most <= 3
     assert loaded.most <= 3 + 2 + 1
 
