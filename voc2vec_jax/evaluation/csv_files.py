@@ -6,8 +6,8 @@ Their rows:
     OUT/predictions.csv   id,group,seed,fold,label,prediction,score_CLASS,…: one for every answer
     OUT/per_class.csv     class,precision,recall,f1,tested
 
-`part` is `train`, `validation` or `test`; labels are names of classes. Bytes of ids that are not
-UTF-8 stay as they are. `folds.csv` can be read back, whoever made it.
+`part` is `train`, `validation` or `test`; labels are names of classes. `folds.csv` can be read
+back, whoever made it.
 """
 
 import csv
