@@ -60,6 +60,19 @@ def test_copies_are_looked_for_once_and_a_damaged_list_is_named(
         copies_of(store)
 
 
+def test_a_place_that_may_only_be_read_is_no_reason_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = store_of(tmp_path, [noise(0), noise(1), noise(0)])
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(finding, "write_json", refuse)
+    assert copies_of(store) == [[0, 2]]
+    assert "reason=read-only" in caplog.text
+
+
 def test_results_and_intervals_know_the_joined_groups(tmp_path: Path) -> None:
     labels, groups, copies = twice()
     corpus = LabelledCorpus(

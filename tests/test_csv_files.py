@@ -18,8 +18,8 @@ from voc2vec_jax.evaluation.csv_files import (
 from voc2vec_jax.evaluation.folds import Fold, grouped_folds, paper_folds
 from voc2vec_jax.scores import ClassScores
 
-ODD = ["a,b.wav", 'say "a".wav', "two\nlines", "a\rb", " space ", "café.wav", "\udce9.wav", "07"]
-"""Names of files that a table may garble; the last but one is not UTF-8."""
+ODD = ["a,b.wav", 'say "a".wav', "two\nlines", "a\rb", " space ", "café.wav", r"\xe9.wav", "07"]
+"""Names of files that a table may garble; the last but one is one that is not UTF-8."""
 LABELS = np.tile([0, 1, 2, 0], 2)
 GROUPS = ["s0", "s0", "s1", "s1", "", "", "s,2", "s,2"]
 CORPUS = (ODD, LABELS, GROUPS, CLASSES)
@@ -59,10 +59,17 @@ def given(tmp_path: Path, text: str) -> GivenFolds:
 
 
 def test_folds_of_anybody_hold_for_every_seed(tmp_path: Path) -> None:
-    found = given(tmp_path, "\ufeffid,part,fold,note\nc,train,0,x\na,train,0,\nb,test,0,\n")
+    found = given(tmp_path, "\ufeffid,part,fold,note\nc,train,0,x\na,train,0,\nb,test,0,\n\n")
     assert lists(found.of_seed(0)) == lists(found.of_seed(9)) == [[[2, 0], None, [1]]]
     other = given(tmp_path, "id,part,fold\na,train,0\nc,train,0\nb,test,0\n")
     assert found.sha256 != other.sha256, "the order of the training part counts"
+
+
+def test_an_id_that_is_no_utf8_is_the_one_of_the_corpus(tmp_path: Path) -> None:
+    path = tmp_path / "f.csv"
+    path.write_bytes(b"fold,part,id\n0,train,a\n0,test,ni\xf1o\n")
+    found = read_folds(path, ["a", r"ni\xf1o"], np.array([0, 1]), [""] * 2, CLASSES)
+    assert lists(found.of_seed(0)) == [[[0], None, [1]]]
 
 
 FOLD = "fold,part,id\n0,train,a\n0,test,b\n"

@@ -300,6 +300,9 @@ def test_the_best_fold_is_that_of_the_lowest_loss_or_the_highest_score(
         kept.save(classifier_of(number), answer(number, score))
     assert json.loads((tmp_path / "export.json").read_text())["fold"] == best
     assert f"fold {best} of seed 0" in (tmp_path / "export" / "README.md").read_text()
+    better = answer(3, 0.1 if select_by == "loss" else 0.9)  # of a start without --export
+    with pytest.raises(ConfigError, match=r"finished without it \(seed0-fold03\)"):
+        kept.finish_cards([answer(best, 0.5), better], "", RUN)
     with pytest.raises(ConfigError, match="holds the one model of --export best"):
         Exporting("all", tmp_path, "grouped", recipe, "")
 

@@ -56,6 +56,12 @@ def test_a_validation_part_is_carved_where_none_is_given_and_it_is_said() -> Non
     np.testing.assert_array_equal(fold.train, second.folds[0].train)
 
 
+def test_folds_of_equal_numbers_have_an_order() -> None:
+    marks = ["1", "01", "2"] * 40
+    division = divide("given", LABELS, GROUPS, "abc", given=marks, copies=[])
+    assert [fold.test[0] for fold in division.folds] == [1, 0, 2]
+
+
 def test_k_folds_are_tested_once_each_in_reading_order() -> None:
     marks = [f"fold{clip % 12 + 1}" for clip in range(120)]
     division = divide("given", LABELS, GROUPS, "abc", given=marks, copies=[])

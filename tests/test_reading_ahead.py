@@ -89,7 +89,8 @@ def test_files_are_decoded_while_another_one_is_in_use(
 
     monkeypatch.setattr(input_files, "load_audio", load)
     monkeypatch.setattr(reading_ahead, "AHEAD_SECONDS", 0.5)
-    next(decode_ahead(inputs))
+    coming = decode_ahead(inputs)  # is held, for one that is let go of reads no more
+    next(coming)
     assert second.wait(60)
 
 

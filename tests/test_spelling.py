@@ -1,5 +1,7 @@
 """Names of files are bytes: whatever they are, they come back from the text in ids and reports."""
 
+import csv
+import io
 import json
 import os
 from pathlib import Path
@@ -127,6 +129,15 @@ def test_predictions_repeat_what_a_table_says(
         "file,id,seconds,windows,rank,label,score",
         r"ni\xf1o.wav,first,0.5,1,1,a,1.000000",
     ]
+    table.write_bytes(b"path,id\nni\xf1o.wav,ni\xf1o.wav#left\n")
+    assert predicted([table], "csv", capsys)[1].startswith(r"ni\xf1o.wav,ni\xf1o.wav#left,0.5")
+    noise(tmp_path / "a\rb.wav")
+    arguments = Arguments((str(tmp_path / "a\rb.wav"),), "model", format="csv")
+    files = find_inputs(arguments.inputs)
+    write(iter([Prediction(files[0], 0.5, 1, {"a": 1.0})]), files, arguments)
+    rows = list(csv.reader(io.StringIO(capsys.readouterr().out, newline="")))
+    assert [len(row) for row in rows] == [6, 6]
+    (tmp_path / "a\rb.wav").unlink()
     folder = json.loads(predicted([tmp_path], "json", capsys)[0])
     assert folder == {
         "file": f"{tmp_path}/ni\\xf1o.wav",

@@ -61,6 +61,13 @@ def test_another_segment_is_another_store(recordings: Path, tmp_path: Path) -> N
         [4_000],
         [16_000],
     ]
+    # Seven digits tell these apart: one sample more.
+    text = "id,path,start,end\nx,a.wav,0.5000000,{}\n"
+    stores = [
+        store_from_table(write(recordings, text.format(end)), tmp_path)
+        for end in ("0.9000010", "0.9000630")
+    ]
+    assert [store.lengths.tolist() for store in stores] == [[6_400], [6_401]]
 
 
 @pytest.mark.parametrize(

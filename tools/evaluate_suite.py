@@ -170,7 +170,9 @@ def run_here(
     for name, contender in contenders.items():
         for protocol in arguments.protocols:
             out = arguments.out / protocol / corpus.name / name
-            seeds = arguments.seeds if protocol == "grouped" else arguments.seeds[:1]
+            # A seed decides nothing of a baseline but the folds.
+            divides = protocol == "grouped" if given is None else bool(given.seeds)
+            seeds = arguments.seeds if divides else arguments.seeds[:1]
             evaluate = partial(
                 cross_validate, contender.row, name, corpus, protocol, out,
                 folds=arguments.folds, seeds=seeds, given=given, content=contender.content,

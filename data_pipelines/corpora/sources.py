@@ -117,7 +117,10 @@ def store_from_table(table: str | Path, cache_dir: str | Path) -> FlatStore:
             yield clip, f"line {row.line}: {samples}" if named else samples
 
     states = file_states([clip.source for clip in clips], paths)
-    about = [(asdict(clip), str(segment)) for clip, segment in zip(clips, segments, strict=True)]
+    about = [
+        (asdict(clip), segment.start, segment.end)
+        for clip, segment in zip(clips, segments, strict=True)
+    ]
     store = build_store(
         Path(cache_dir) / store_name("table", title, str(table), about, class_names, states),
         decode_from,

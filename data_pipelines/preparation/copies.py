@@ -53,7 +53,10 @@ def copies_of(store: FlatStore) -> list[list[int]]:
     if path.exists():
         return _read(path, len(store.ids))
     found = _find(store)
-    write_json(path, {"clips": len(store.ids), "copies": found}, indent=None, by_many=True)
+    try:
+        write_json(path, {"clips": len(store.ids), "copies": found}, indent=None, by_many=True)
+    except OSError as error:  # of a place that may only be read; it is found again next time
+        logger.warning("not_kept=%s reason=%s", path, error)
     logger.info("copies=%s sets=%d clips=%d", path, len(found), sum(map(len, found)))
     return found
 

@@ -26,6 +26,8 @@ class Input:
     segment: Segment = WHOLE
     named: str | None = None
     """The path as given, or the table's cell; None of a file in a folder."""
+    own_id: bool = False
+    """Whether a table gives the id, and not only the path and times that it is made of."""
 
     @property
     def file(self) -> str:
@@ -57,7 +59,7 @@ def find_inputs(places: Sequence[str | os.PathLike[str]]) -> list[Input]:
         elif is_table(place):
             rows = read_table(place)
             check_segments(place, rows)
-            found += [Input(row.id, row.file, row.segment, row.path) for row in rows]
+            found += [Input(row.id, row.file, row.segment, row.path, row.own_id) for row in rows]
         else:
             found.append(Input(escaped(name), place, named=escaped(name)))
     first: dict[str, Input] = {}

@@ -33,8 +33,8 @@ class Segment:
     def __str__(self) -> str:
         if self.is_whole:
             return "the whole recording"
-        end = "the end" if self.end is None else f"{self.end:g} s"
-        return f"the segment from {self.start:g} s to {end}"
+        end = "the end" if self.end is None else f"{self.end:.12g} s"
+        return f"the segment from {self.start:.12g} s to {end}"
 
     def within(self, frames: int, rate: int) -> slice:
         """The frames of this segment in a recording of `frames` frames at `rate` Hz.

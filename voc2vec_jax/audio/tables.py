@@ -47,6 +47,8 @@ class Row:
     label: str
     group: str
     fold: str
+    own_id: bool = False
+    """Whether the table has a cell `id` for it."""
 
 
 def is_table(name: str | os.PathLike[str]) -> bool:
@@ -85,6 +87,7 @@ def read_table(table: Path) -> list[Row]:
                 path=written(row["path"]),
                 file=file,
                 id=written(own_id if own_id.strip() else row["path"] + times),
+                own_id=bool(own_id.strip()),
                 segment=_segment(f"{table}: line {line}", start, end),
                 **{name: written(row.get(name, "").strip()) for name in ("label", "group", "fold")},
             )

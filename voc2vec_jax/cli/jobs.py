@@ -5,6 +5,7 @@ has its share of the cores and of the GPUs. If this process dies, they end after
 at.
 """
 
+import contextlib
 import math
 import multiprocessing
 import os
@@ -126,7 +127,9 @@ def side_by_side(
                 if worker.key is not None:
                     finished()
                 worker.key = queue.popleft() if queue else None
-                connection.send(worker.key)
+                # One that has died by now is seen to in the next round.
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    connection.send(worker.key)
     finally:
         for worker in workers.values():
             worker.process.terminate()

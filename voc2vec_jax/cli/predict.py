@@ -18,7 +18,6 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -26,7 +25,6 @@ import tyro
 from voc2vec_jax.audio.frame_grid import MIN_SAMPLES
 from voc2vec_jax.audio.input_files import Input, find_inputs
 from voc2vec_jax.audio.signal import SAMPLE_RATE
-from voc2vec_jax.audio.tables import is_table
 from voc2vec_jax.cli.command import parsed, run, say
 from voc2vec_jax.errors import AudioError, ConfigError
 
@@ -63,9 +61,8 @@ def write(
 
     What tables say beside the file, ids and times, is given back where there is any.
     """
-    named = any(is_table(place) and Path(place).is_file() for place in arguments.inputs)
     # Ids that are made of path and times say nothing that those do not.
-    has_ids = named and any(item.id.partition("#")[0] != item.file for item in files)
+    has_ids = any(item.own_id for item in files)
     has_times = any(not item.segment.is_whole for item in files)
 
     def about(item: Input) -> dict[str, str | float | None]:
@@ -73,7 +70,7 @@ def write(
         return {"file": item.file, **({"id": item.id} if has_ids else {}), **times}
 
     if arguments.format == "csv":
-        rows = csv.writer(sys.stdout, lineterminator="\n")
+        rows = csv.writer(_Lines())
         rows.writerow([*about(files[0]), "seconds", "windows", "rank", "label", "score"])
         for one in predictions:
             known = [*about(one.item).values(), one.seconds, one.windows]
@@ -102,6 +99,13 @@ def write(
             shown = ["" if value is None else str(value) for value in about(one.item).values()]
             table.add_row(*shown, f"{one.seconds:.1f}", str(one.windows), classes)
         Console().print(table)
+
+
+class _Lines:
+    """Rows of `csv`, which quotes what its own line ends would break, with line feeds alone."""
+
+    def write(self, row: str) -> None:
+        sys.stdout.write(row.removesuffix("\r\n") + "\n")
 
 
 def predict_files(arguments: Arguments) -> None:

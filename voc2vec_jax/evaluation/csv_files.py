@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from voc2vec_jax.audio.spelling import written
 from voc2vec_jax.errors import ConfigError, DataError
 from voc2vec_jax.evaluation.folds import Fold
 from voc2vec_jax.evaluation.results import FoldResult
@@ -125,7 +126,7 @@ def read_folds(
         def refuse(what: str, line: int = line) -> NoReturn:
             raise DataError(f"{path}: line {line}: {what}")
 
-        part, clip = row["part"], row["id"]
+        part, clip = row["part"], written(row["id"])
         number = _number("fold", row["fold"], refuse)
         seed = _number("seed", row["seed"], refuse) if "seed" in row else None
         if part not in PARTS:
@@ -240,6 +241,8 @@ def _rows_of(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                     "group and label are read too; each once"
                 )
             for row in reader:
+                if not row:  # an empty line
+                    continue
                 if len(row) != len(header):
                     raise DataError(
                         f"{path}: line {reader.line_num}: {len(row)} cells for {len(header)} "

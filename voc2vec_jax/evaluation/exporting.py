@@ -63,6 +63,9 @@ class Exporting:
             lacking = [] if self._note.exists() else finished
         else:
             lacking = [name for name in finished if not (self._folder / name).is_dir()]
+        self._refuse(lacking)
+
+    def _refuse(self, lacking: Sequence[str]) -> None:
         if lacking:
             raise ConfigError(
                 f"--export {self.kind}: {self.out} has folds that were finished without it "
@@ -75,8 +78,7 @@ class Exporting:
         if self.kind == "all":
             self._write(self._folder / fold_name(result.seed, result.fold), model, result)
             return
-        score = result.facts["selection_score"]
-        chosen = {"seed": result.seed, "fold": result.fold, "selection_score": score}
+        chosen = _chosen(result)
         with taking_turns(self.out, LOCK):  # others may have a better one
             if self._note.exists() and self._rank(self._best()) > self._rank(chosen):
                 return
@@ -87,6 +89,9 @@ class Exporting:
         """The better, the higher; of equal ones the last, whoever was first to finish."""
         sign = -1 if self.recipe.select_by == "loss" else 1
         return sign * chosen["selection_score"], chosen["seed"], chosen["fold"]
+
+    def _rank_of(self, result: FoldResult) -> tuple[float, float, float]:
+        return self._rank(_chosen(result))
 
     def finish_cards(self, results: Sequence[FoldResult], scores: str, run_sha256: str) -> None:
         """Writes the cards anew, with the test scores over all folds.
@@ -105,6 +110,9 @@ class Exporting:
                     self._write_card(folder, result, scores)
                 return
             best = self._best()
+            # Another process may have been started without this.
+            chosen = self._rank(best)
+            self._refuse([fold_name(r.seed, r.fold) for r in results if self._rank_of(r) > chosen])
             path = fold_path(self.out, int(best["seed"]), int(best["fold"]))
             if path.exists():  # else it is of a fold that another process is about to finish
                 self._write_card(self._folder, load_fold(path, run_sha256), scores)
@@ -149,3 +157,9 @@ class Exporting:
             ),
         }
         return {**rows, "test scores over folds": scores} if scores else rows
+
+
+def _chosen(result: FoldResult) -> dict[str, float]:
+    """What is noted of the fold whose model is kept."""
+    score = result.facts["selection_score"]
+    return {"seed": result.seed, "fold": result.fold, "selection_score": score}

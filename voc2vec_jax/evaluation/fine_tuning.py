@@ -7,6 +7,7 @@ interrupted.
 
 import dataclasses
 import hashlib
+import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -170,22 +171,35 @@ class FineTuning:
         """Of all clips, by one pass of the frozen encoder, which other processes wait for."""
         if self._pooled is None:
             self.out.mkdir(parents=True, exist_ok=True)
-            content = f"{self.encoder.sha256} {self.corpus.fingerprint}"
+            config = self._hearing()
+            content = json.dumps(
+                [
+                    self.encoder.sha256,
+                    self.corpus.fingerprint,
+                    dataclasses.asdict(config.data),
+                    dataclasses.asdict(config.classify),
+                    self.recipe.weighted_layer_sum,
+                ],
+                sort_keys=True,
+            )
             name = f"features-{hashlib.sha256(content.encode()).hexdigest()[:12]}.npy"
             with taking_turns(self.out, "features.lock"):
                 path = self.out / name
                 if not path.exists():
                     with writing(path, by_many=True) as unfinished, unfinished.open("wb") as file:
-                        np.save(file, self._heard())
+                        np.save(file, self._heard(config))
                 self._pooled = np.load(path)
         return self._pooled
 
-    def _heard(self) -> NDArray[np.float32]:
-        every = np.arange(len(self.corpus.ids))
+    def _hearing(self) -> Config:
+        """How the frozen encoder hears clips: as a whole model would in evaluation."""
         whole = dataclasses.replace(self.recipe, freeze_encoder=False)
-        config = fold_config(
+        return fold_config(
             whole, self.protocol, self.encoder, tuple(self.corpus.class_names), 0, 0.0
         )
+
+    def _heard(self, config: Config) -> NDArray[np.float32]:
+        every = np.arange(len(self.corpus.ids))
         return pooled_states(
             self.encoder,
             self.clips.judged(config, every, np.asarray(self.corpus.labels, np.int32)),

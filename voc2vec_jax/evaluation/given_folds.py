@@ -85,7 +85,7 @@ def _one_fold(labels: Ints, units: Ints, names: np.ndarray) -> tuple[tuple[Fold,
 
 
 def _k_folds(labels: Ints, units: Ints, names: np.ndarray) -> tuple[tuple[Fold, ...], bool]:
-    folds = sorted(set(names), key=in_reading_order)
+    folds = sorted(sorted(set(names)), key=in_reading_order)
     if len(folds) < 2:
         raise ConfigError(
             f"protocol given: every clip is of fold {folds[0]!r}; two folds are needed at least"
@@ -108,4 +108,6 @@ def in_reading_order(name: str) -> list[tuple[int, int, str]]:
 def counted(given: Sequence[str]) -> str:
     """`test 20, train 80`: the folds that clips are marked with."""
     counts = Counter(name or "without" for name in given)
-    return ", ".join(f"{name} {counts[name]}" for name in sorted(counts, key=in_reading_order))
+    return ", ".join(
+        f"{name} {counts[name]}" for name in sorted(sorted(counts), key=in_reading_order)
+    )

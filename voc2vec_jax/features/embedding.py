@@ -1,6 +1,5 @@
 """Many files as vectors or frames, in parts that a stop does not lose."""
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -242,8 +241,8 @@ def _sha256(inputs: Sequence[Input]) -> str:
     found = hashlib.sha256()
     for item in inputs:
         # Where a file lies, and how it was named, decide nothing.
-        asked = dataclasses.asdict(item) | {"path": contents[item.path], "named": None}
-        found.update(f"{json.dumps(asked, sort_keys=True)}\n".encode())
+        asked = [item.id, contents[item.path], item.segment.start, item.segment.end]
+        found.update(f"{json.dumps(asked)}\n".encode())
     return found.hexdigest()
 
 
