@@ -254,7 +254,8 @@ def _read_parquet(path: Path) -> tuple[list[str], NDArray]:
     import pyarrow.types
     from pyarrow import parquet
 
-    table = parquet.read_table(path)
+    with path.open("rb") as file:  # Arrow takes no name that is no UTF-8
+        table = parquet.read_table(file)
     named = [name for name in ("id", "path") if name in table.column_names]
     vectors = [
         field.name

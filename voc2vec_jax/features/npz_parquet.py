@@ -62,7 +62,8 @@ def read_about(out: Path) -> dict[str, Any]:
             with np.load(out, allow_pickle=False) as held:
                 text = str(held["about"])
         else:
-            text = parquet.read_schema(out).metadata[ABOUT].decode()
+            with out.open("rb") as file:  # Arrow takes no name that is no UTF-8
+                text = parquet.read_schema(file).metadata[ABOUT].decode()
         about: dict[str, Any] = dict(json.loads(text))
     except (ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
         raise ResumeError(
