@@ -10,7 +10,6 @@ Examples:
 
 import atexit
 import json
-import multiprocessing
 import os
 import resource
 import shutil
@@ -56,9 +55,8 @@ def opening(clips: int) -> Callable[[], object]:
 
     place = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, place)
-    writer = multiprocessing.get_context("fork").Process(target=_write, args=(place, clips))
-    writer.start()
-    writer.join()
+    code = f"from tools.measure_growth import write_index_of; write_index_of({clips}, {place!r})"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
     def work() -> None:
         FlatStore.open(place)
@@ -66,7 +64,8 @@ def opening(clips: int) -> Callable[[], object]:
     return work
 
 
-def _write(place: str, clips: int) -> None:
+def write_index_of(clips: int, place: str) -> None:
+    """Writes a store of so many clips, all but its sound, into a folder."""
     from data_pipelines.stores.index import index_of, table_of, write_index
 
     rng = np.random.default_rng(0)
