@@ -19,7 +19,7 @@ from voc2vec_jax.evaluation.baselines import (
     settings_of,
 )
 from voc2vec_jax.evaluation.clip_vectors import mfcc_statistics
-from voc2vec_jax.evaluation.cross_validation import cross_validate
+from voc2vec_jax.evaluation.cross_validation import CrossValidation
 from voc2vec_jax.evaluation.division import divide
 from voc2vec_jax.evaluation.folds import SELECTION_ON_TEST, Fold
 from voc2vec_jax.evaluation.labelled_corpus import LabelledCorpus
@@ -79,7 +79,7 @@ def test_the_majority_is_that_of_the_training_part() -> None:
 def test_tones_are_told_apart(name: str, protocol: str, tmp_path: Path) -> None:
     corpus = make_corpus()
     contender = baseline(name, corpus, tmp_path)
-    evaluation = cross_validate(
+    evaluation = CrossValidation(
         contender.row,
         name,
         corpus,
@@ -88,7 +88,7 @@ def test_tones_are_told_apart(name: str, protocol: str, tmp_path: Path) -> None:
         folds=5,
         content=contender.content,
         settings=settings_of(name),
-    )
+    ).run_all()
     vectors = mfcc_statistics(corpus.waveforms())
     assert evaluation.identity["vectors_sha256"] == array_sha256(vectors)
     summary = summarise(evaluation)
@@ -149,9 +149,9 @@ def test_noise_is_at_chance_and_leaking_groups_show_in_the_gap(tmp_path: Path) -
     row = linear_row(corpus, features, LOGISTIC_REGRESSION)
     pooled = {
         protocol: summarise(
-            cross_validate(
+            CrossValidation(
                 row, "speaker", corpus, protocol, tmp_path / protocol, content={}, settings={}
-            )
+            ).run_all()
         ).pooled.uar
         for protocol in ("grouped", "paper")
     }
@@ -224,7 +224,7 @@ def test_a_missing_fold_is_run_alone_and_the_rest_is_kept(tmp_path: Path) -> Non
         return inner(number, fold, seed)
 
     def run() -> None:
-        cross_validate(
+        CrossValidation(
             row,
             "m",
             corpus,
@@ -234,7 +234,7 @@ def test_a_missing_fold_is_run_alone_and_the_rest_is_kept(tmp_path: Path) -> Non
             seeds=(0, 7),
             content={},
             settings={"a": 1},
-        )
+        ).run_all()
 
     with pytest.raises(KeyboardInterrupt):
         run()
@@ -254,10 +254,10 @@ def test_other_content_or_settings_need_another_folder(tmp_path: Path) -> None:
     ours, theirs = "0a" * 32, "1b" * 32
 
     def run(corpus: LabelledCorpus, model: str = "m", sha256: str = ours, **settings: int) -> None:
-        cross_validate(
+        CrossValidation(
             majority_row(corpus), model, corpus, "grouped", tmp_path, folds=3,
             content={"model_sha256": sha256}, settings=settings,
-        )  # fmt: skip
+        ).run_all()  # fmt: skip
 
     run(corpus)
     kept = fold_path(tmp_path, 0, 1)
@@ -288,9 +288,20 @@ def test_folds_of_several_versions_are_said(tmp_path: Path) -> None:
     corpus = make_corpus()
 
     def run() -> tuple[str, ...]:
-        return cross_validate(
-            majority_row(corpus), "m", corpus, "grouped", tmp_path, folds=3, content={}, settings={}
-        ).warnings
+        return (
+            CrossValidation(
+                majority_row(corpus),
+                "m",
+                corpus,
+                "grouped",
+                tmp_path,
+                folds=3,
+                content={},
+                settings={},
+            )
+            .run_all()
+            .warnings
+        )
 
     (copies,) = run()
     assert "no sound to compare" in copies
@@ -308,7 +319,7 @@ def test_a_report_says_what_was_left_out_and_what_is_wrong(tmp_path: Path) -> No
         groups=[""] * 90,
         excluded=({"file": "x.wav", "reason": "empty"},),
     )
-    evaluation = cross_validate(
+    evaluation = CrossValidation(
         majority_row(corpus),
         "majority",
         corpus,
@@ -317,7 +328,7 @@ def test_a_report_says_what_was_left_out_and_what_is_wrong(tmp_path: Path) -> No
         folds=3,
         content={},
         settings={},
-    )
+    ).run_all()
     content = report(evaluation)
     assert content["excluded_clips"] == 1
     assert content["excluded"] == [{"file": "x.wav", "reason": "empty"}]
@@ -337,9 +348,9 @@ def test_embeddings_from_a_file_are_a_row(tmp_path: Path) -> None:
     vectors = np.eye(3)[corpus.labels][::-1]
     np.savez(path, ids=np.array(corpus.ids[::-1]), embeddings=vectors)
     row = embeddings(corpus, path, LINEAR_SVM)
-    evaluation = cross_validate(
+    evaluation = CrossValidation(
         row.row, "e", corpus, "grouped", tmp_path / "out", content=row.content, settings={}
-    )
+    ).run_all()
     # In the order of the corpus, whatever that of the file.
     assert evaluation.identity["vectors_sha256"] == array_sha256(vectors[::-1].astype(np.float32))
     assert summarise(evaluation).pooled.uar == 1

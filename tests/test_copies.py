@@ -13,9 +13,10 @@ from data_pipelines.preparation.copies import copies_of
 from data_pipelines.stores.building import build_store
 from data_pipelines.stores.flat_store import Clip, FlatStore
 from data_pipelines.stores.sound import to_int16
+from voc2vec_jax.config.recipe import Protocol
 from voc2vec_jax.errors import ConfigError, DataError
 from voc2vec_jax.evaluation.baselines import majority_row
-from voc2vec_jax.evaluation.cross_validation import cross_validate
+from voc2vec_jax.evaluation.cross_validation import CrossValidation
 from voc2vec_jax.evaluation.division import Division, divide
 from voc2vec_jax.evaluation.independent_units import units_of
 from voc2vec_jax.evaluation.labelled_corpus import LabelledCorpus
@@ -86,7 +87,9 @@ def test_results_and_intervals_know_the_joined_groups(tmp_path: Path) -> None:
         copies=copies,
     )
     row = majority_row(corpus)
-    found = cross_validate(row, "m", corpus, "grouped", tmp_path / "out", folds=3, **BARE)
+    found = CrossValidation(
+        row, "m", corpus, "grouped", tmp_path / "out", folds=3, **BARE
+    ).run_all()
     tested = {
         clip: group for r in found.results for clip, group in zip(r.clip_ids, r.groups, strict=True)
     }
@@ -94,7 +97,7 @@ def test_results_and_intervals_know_the_joined_groups(tmp_path: Path) -> None:
     assert "120 clips are copies of one another, of 60 recordings" in found.warnings
     apart = dataclasses.replace(corpus, copies=[])
     with pytest.raises(ConfigError, match="labels, groups or folds of the clips"):
-        cross_validate(row, "m", apart, "grouped", tmp_path / "out", folds=3, **BARE)
+        CrossValidation(row, "m", apart, "grouped", tmp_path / "out", folds=3, **BARE).run_all()
 
 
 def twice() -> tuple[np.ndarray, list[str], list[list[int]]]:
@@ -159,12 +162,11 @@ def test_a_large_joined_group_and_conflicting_labels_are_said() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["paper", "given"])
-def test_other_protocols_only_say_what_leaks(protocol: str) -> None:
+def test_other_protocols_only_say_what_leaks(protocol: Protocol) -> None:
     labels, groups, copies = twice()
     marks = [str(clip % 4) for clip in range(120)]
     with_copies, without = (
-        divide(protocol, labels, groups, "abc", copies=found, given=marks)  # type: ignore[arg-type]
-        for found in (copies, [])
+        divide(protocol, labels, groups, "abc", copies=found, given=marks) for found in (copies, [])
     )
     for one, two in zip(with_copies.folds, without.folds, strict=True):
         np.testing.assert_array_equal(one.test, two.test)

@@ -13,7 +13,7 @@ from tests.test_baselines import make_corpus
 from voc2vec_jax.distributed.lock import WorkdirLock
 from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.evaluation.baselines import majority_row
-from voc2vec_jax.evaluation.cross_validation import CrossValidation, cross_validate
+from voc2vec_jax.evaluation.cross_validation import CrossValidation
 from voc2vec_jax.evaluation.csv_files import FOLDS, read_folds
 from voc2vec_jax.evaluation.folds import Fold
 from voc2vec_jax.evaluation.results import Evaluation, FoldResult, save_fold
@@ -51,9 +51,13 @@ def report(out: Path) -> dict[str, Any]:
 
 def test_the_folds_of_a_file_are_used_and_belong_to_the_folder(tmp_path: Path) -> None:
     """They are there before anything is run, and give the same results again."""
-    first = cross_validate(row_of([]), "m", CORPUS, "grouped", tmp_path / "a", folds=3, **BARE)
+    first = CrossValidation(
+        row_of([]), "m", CORPUS, "grouped", tmp_path / "a", folds=3, **BARE
+    ).run_all()
     given = read_folds(tmp_path / "a" / FOLDS, *ABOUT)
-    again = cross_validate(row_of([]), "m", CORPUS, "grouped", tmp_path / "b", given=given, **BARE)
+    again = CrossValidation(
+        row_of([]), "m", CORPUS, "grouped", tmp_path / "b", given=given, **BARE
+    ).run_all()
     assert [r.clip_ids for r in again.results] == [r.clip_ids for r in first.results]
     assert again.folds_asked == 3
     for name in (FOLDS, "predictions.csv", "per_class.csv"):
@@ -68,7 +72,9 @@ def test_the_folds_of_a_file_are_used_and_belong_to_the_folder(tmp_path: Path) -
     with pytest.raises(ConfigError, match="the folds of --folds-csv"):
         validation(tmp_path / "b", [], given=other)
     with pytest.raises(ConfigError, match="fold 0 has a validation part, and `paper` chooses"):
-        cross_validate(row_of([]), "m", CORPUS, "paper", tmp_path / "c", given=other, **BARE)
+        CrossValidation(
+            row_of([]), "m", CORPUS, "paper", tmp_path / "c", given=other, **BARE
+        ).run_all()
     assert not (tmp_path / "c").exists()
 
 

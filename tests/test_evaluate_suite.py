@@ -238,7 +238,7 @@ import argparse, sys
 from pathlib import Path
 from voc2vec_jax.cli.corpus import named_corpus, open_labelled
 from voc2vec_jax.evaluation.baselines import majority_row
-from voc2vec_jax.evaluation.cross_validation import cross_validate
+from voc2vec_jax.evaluation.cross_validation import CrossValidation
 
 parser = argparse.ArgumentParser()
 for flag in ("--model", "--table", "--protocol"):
@@ -260,8 +260,8 @@ def row(number, fold, seed):
         sys.exit(1)
     return inner(number, fold, seed)
 
-cross_validate(row, args.model, corpus, args.protocol, args.out, folds=args.folds,
-               seeds=args.seeds, content={}, settings={"epochs": args.epochs})
+CrossValidation(row, args.model, corpus, args.protocol, args.out, folds=args.folds,
+               seeds=args.seeds, content={}, settings={"epochs": args.epochs}).run_all()
 """
 
 
@@ -352,6 +352,29 @@ def test_every_row_takes_the_folds_of_a_file(
     (words,) = commands
     assert words[words.index("--folds-csv") + 1] == str(tmp_path / "clips.csv")
     assert "--folds" not in words
+
+
+def test_baselines_run_every_seed_that_divides_and_no_other(
+    table: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = (table, "--data-dir", cache, "--baselines", "majority", "--seeds", 0, 1)
+    assert (
+        run(monkeypatch, *command, "--protocols", "grouped", "--folds", 2, "--out", tmp_path / "a")
+        == 0
+    )
+    folds = tmp_path / "a" / "grouped" / "clips" / "majority" / "folds.csv"
+    lines = folds.read_text().splitlines()
+    (tmp_path / "same.csv").write_text("\n".join(
+        line.partition(",")[2] for line in lines if not line.startswith("1,")
+    ))  # fmt: skip
+    for name, file, protocol, run_folds in (
+        ("b", folds, "given", 4),
+        ("c", tmp_path / "same.csv", "grouped", 2),
+    ):
+        more = ("--protocols", protocol, "--folds-csv", file, "--out", tmp_path / name)
+        assert run(monkeypatch, *command, *more) == 0
+        results = tmp_path / name / protocol / "clips" / "majority" / "results.json"
+        assert json.loads(results.read_text())["folds_run"] == run_folds
 
 
 def test_folds_are_refused_before_features_are_computed(

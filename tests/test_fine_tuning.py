@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ from tests.reference import clips as noise
 from voc2vec_jax.checkpoints.loading import from_pretrained
 from voc2vec_jax.checkpoints.pretrained import Preprocessor, PretrainedModel
 from voc2vec_jax.errors import ConfigError
-from voc2vec_jax.evaluation.cross_validation import cross_validate
+from voc2vec_jax.evaluation.cross_validation import CrossValidation
 from voc2vec_jax.evaluation.exporting import Exporting
 from voc2vec_jax.evaluation.fine_tuning import FineTuning
 from voc2vec_jax.evaluation.folds import Fold
@@ -83,10 +84,10 @@ def test_folds_share_programs_and_the_export_gives_their_scores(
     """Also for clips in several windows: scores are those of the exported model, clip by clip."""
     made = row(store, tmp_path, export="best")
     programs = []
-    evaluation = cross_validate(
+    evaluation = CrossValidation(
         made, "m", labelled(store), "grouped", tmp_path, folds=3, content={}, settings={},
         finished=lambda result: programs.append(result.facts["compiled_programs"]),
-    )  # fmt: skip
+    ).run_all()  # fmt: skip
     assert evaluation.complete
     # One to train and one to predict, for the one length that there is.
     assert programs == [2, 2, 2]
@@ -291,10 +292,10 @@ def test_every_fold_keeps_its_model_and_its_own_scores(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("select_by", "best"), [("uar", 2), ("loss", 0)])
 def test_the_best_fold_is_that_of_the_lowest_loss_or_the_highest_score(
-    tmp_path: Path, select_by: str, best: int
+    tmp_path: Path, select_by: Literal["uar", "loss"], best: int
 ) -> None:
     """Of equal ones the last, in whichever order they finish."""
-    recipe = dataclasses.replace(RECIPE, select_by=select_by)  # type: ignore[arg-type]
+    recipe = dataclasses.replace(RECIPE, select_by=select_by)
     kept = Exporting("best", tmp_path, "grouped", recipe, "tones, 30 clips")
     for number, score in ((2, 0.5), (1, 0.5), (0, 0.25)):
         kept.save(classifier_of(number), answer(number, score))

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from voc2vec_jax.config.recipe import Protocol
 from voc2vec_jax.errors import ConfigError
 from voc2vec_jax.evaluation.baselines import majority_row
-from voc2vec_jax.evaluation.cross_validation import cross_validate
+from voc2vec_jax.evaluation.cross_validation import CrossValidation
 from voc2vec_jax.evaluation.division import divide
 from voc2vec_jax.evaluation.given_folds import CARVED
 from voc2vec_jax.evaluation.labelled_corpus import LabelledCorpus
@@ -108,8 +109,9 @@ def test_folds_that_are_not_asked_for_are_refused_or_said() -> None:
     marks = parts(80, 20, 20)
     with pytest.raises(ConfigError, match=r"folds=10: the corpus comes with 1 \(test 20, train 80"):
         divide("given", LABELS, GROUPS, "abc", given=marks, folds=10)
-    for protocol in ("grouped", "paper"):
-        said = divide(protocol, LABELS, GROUPS, "abc", given=marks).warnings  # type: ignore[arg-type]
+    protocols: tuple[Protocol, ...] = ("grouped", "paper")
+    for protocol in protocols:
+        said = divide(protocol, LABELS, GROUPS, "abc", given=marks).warnings
         assert (
             f"the corpus comes with folds (test 20, train 80, validation 20), which protocol"
             f" {protocol} does not use; --protocol given does"
@@ -132,7 +134,7 @@ def corpus(marks: list[str]) -> LabelledCorpus:
 def test_an_evaluation_under_given_folds(tmp_path: Path) -> None:
     marked = corpus([str(clip % 4) for clip in range(120)])
     runs = [
-        cross_validate(
+        CrossValidation(
             majority_row(marked),
             name,
             marked,
@@ -141,7 +143,7 @@ def test_an_evaluation_under_given_folds(tmp_path: Path) -> None:
             seeds=seeds,
             content={},
             settings={},
-        )
+        ).run_all()
         for name, seeds in (("one", (0,)), ("two", (0, 1, 2)))
     ]
     assert [(run.folds_asked, run.folds_run) for run in runs] == [(4, 4), (4, 12)]
@@ -153,7 +155,9 @@ def test_an_evaluation_under_given_folds(tmp_path: Path) -> None:
 def test_one_fold_has_no_deviation_and_no_test(tmp_path: Path) -> None:
     marked = corpus(parts(80, 20, 20))
     runs = [
-        cross_validate(majority_row(marked), name, marked, "given", tmp_path / name, **BARE)
+        CrossValidation(
+            majority_row(marked), name, marked, "given", tmp_path / name, **BARE
+        ).run_all()
         for name in ("one", "two")
     ]
     over_folds = json.loads((tmp_path / "one" / "results.json").read_text())["scores"]["over_folds"]

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 
 from data_pipelines.batches.buckets import permutation, random_bits
-from data_pipelines.batches.clip_plan import ClipPlan
+from data_pipelines.batches.clip_plan import ClipPlan, Heard
 from data_pipelines.batches.fine_tuning import (
     CorpusClips,
     class_weights,
@@ -34,12 +35,12 @@ LENGTHS = st.lists(st.integers(400, 40_000), min_size=1, max_size=40)
 @settings(max_examples=60, deadline=None)
 @given(LENGTHS, st.integers(1, 9), st.integers(0, 2**32 - 1), st.sampled_from(["crop", "first"]))
 def test_an_epoch_counts_every_clip_once(
-    lengths: list[int], rows: int, seed: int, heard: str
+    lengths: list[int], rows: int, seed: int, heard: Heard
 ) -> None:
     data = DataConfig(**RULES, batch_clips=rows)
     sizes = np.array(lengths)
     chosen = np.arange(0, len(sizes), 2)
-    plan = ClipPlan(sizes, chosen, data, seed, heard=heard, shuffled=True)  # type: ignore[arg-type]
+    plan = ClipPlan(sizes, chosen, data, seed, heard=heard, shuffled=True)
     for epoch in (0, 1):
         first = epoch * plan.batches_per_epoch
         batches = [plan.batch(first + i) for i in range(plan.batches_per_epoch)]
@@ -78,13 +79,13 @@ def test_windows_of_an_evaluation_share_nothing_and_leave_nothing_out(
 
 
 @pytest.mark.parametrize("heard", ["crop", "first", "windows"])
-def test_an_epoch_drawn_once_gives_the_batches_of_a_plan_that_draws_for_each(heard: str) -> None:
+def test_an_epoch_drawn_once_gives_the_batches_of_a_plan_that_draws_for_each(heard: Heard) -> None:
     """As the first versions drew them: all of an epoch's draws for each of its batches."""
     data = DataConfig(**RULES, batch_clips=5)
     sizes = np.random.default_rng(1).integers(400, 20_000, 60)
     clips = np.arange(3, 60, 2)
     shuffled = heard != "windows"
-    plan = ClipPlan(sizes, clips, data, 9, heard=heard, shuffled=shuffled)  # type: ignore[arg-type]
+    plan = ClipPlan(sizes, clips, data, 9, heard=heard, shuffled=shuffled)
     own = sizes[clips]
     pieces = -(-own // 8_000) if heard == "windows" else np.ones_like(own)
     windows = [  # clip, first sample, length, room to move
@@ -230,9 +231,9 @@ def test_a_run_that_now_hears_cut_clips_otherwise_is_another_one(tmp_path: Path)
     store = corpus(tmp_path)
     every = np.arange(len(store.ids))
 
-    def fingerprints(**rules: object) -> tuple[str, str]:
+    def fingerprints(**rules: Any) -> tuple[str, str]:
         """Of a run that hears the beginnings of clips, and as the first versions made it."""
-        data = DataConfig(bucket_seconds=(9.0,), batch_clips=16, **rules)  # type: ignore[arg-type]
+        data = DataConfig(bucket_seconds=(9.0,), batch_clips=16, **rules)
         config = with_labels(
             Config(task="classify", model=MODEL, data=data, classify=ClassifyConfig(crop="first"))
         )

@@ -453,7 +453,9 @@ def test_an_old_store_opens_and_names_what_it_may_have_cut_off(
     with caplog.at_level(logging.WARNING):
         FlatStore.open(directory)
         old = FlatStore.open(directory)
-    named = [record.getMessage() for record in caplog.records]
+    mix, *named = [record.getMessage() for record in caplog.records]
+    assert f"store={directory}: an older version made it" in mix
+    assert "channels that cancel" in mix
     assert len(named) == clipped
     assert not clipped or (f"store={directory} perhaps_cut_off=1" in named[0])
     assert not clipped or "--overwrite" in named[0]

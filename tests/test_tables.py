@@ -52,6 +52,17 @@ def test_a_segment_is_the_clip(recordings: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.asarray(found).ravel(), samples)
 
 
+def test_segments_of_one_recording_are_one_group(
+    recordings: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = ["a.wav,0,0.25,", "a.wav,0.5,,", "a.wav,0.25,0.5,s1", "b.flac,0.1,,"]
+    text = "\n".join(["path,start,end,group", *rows])
+    with caplog.at_level("WARNING"):
+        store = store_from_table(write(recordings, text), tmp_path)
+    assert store.groups == ["a.wav", "a.wav", "s1", ""]
+    assert "2 segments have no group; those of one recording are taken as one" in caplog.text
+
+
 def test_another_segment_is_another_store(recordings: Path, tmp_path: Path) -> None:
     def seconds(end: str) -> FlatStore:
         return store_from_table(write(recordings, f"path,end\na.wav,{end}\n"), tmp_path)

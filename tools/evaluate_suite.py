@@ -16,9 +16,9 @@ research and non-commercial use only.
 
 import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +31,7 @@ from voc2vec_jax.cli.command import parsed, prepare_process, run
 from voc2vec_jax.cli.corpus import corpus_name, named_corpus, open_labelled
 from voc2vec_jax.config.recipe import Protocol
 from voc2vec_jax.errors import DONE, FAILED, ConfigError, ResultsError
-from voc2vec_jax.evaluation.cross_validation import cross_validate
+from voc2vec_jax.evaluation.cross_validation import CrossValidation
 from voc2vec_jax.evaluation.csv_files import GivenFolds, read_folds
 from voc2vec_jax.evaluation.labelled_corpus import LabelledCorpus
 from voc2vec_jax.evaluation.plots import plot_confusion, plot_recalls
@@ -112,8 +112,9 @@ def run_suite(arguments: Arguments) -> bool:
         for name, source in models.items():
             for protocol in arguments.protocols:
                 out = arguments.out / protocol / corpus.name / name
-                run = partial(runs.run, source, dataset, given[corpus.name], protocol, out)
-                found = _unless_refused(run, name)
+                found = None
+                with _unless_refused(name):
+                    found = runs.run(source, dataset, given[corpus.name], protocol, out)
                 complete &= found is not None and found.complete
                 if found is not None:
                     # The command names a model by where it lies.
@@ -173,12 +174,13 @@ def run_here(
             # A seed decides nothing of a baseline but the folds.
             divides = protocol == "grouped" if given is None else bool(given.seeds)
             seeds = arguments.seeds if divides else arguments.seeds[:1]
-            evaluate = partial(
-                cross_validate, contender.row, name, corpus, protocol, out,
-                folds=arguments.folds, seeds=seeds, given=given, content=contender.content,
-                settings=wanted[name].settings, finished=_counter(out),
-            )  # fmt: skip
-            evaluation = _unless_refused(evaluate, name)
+            evaluation = None
+            with _unless_refused(name):
+                evaluation = CrossValidation(
+                    contender.row, name, corpus, protocol, out,
+                    folds=arguments.folds, seeds=seeds, given=given, content=contender.content,
+                    settings=wanted[name].settings, finished=_counter(out),
+                ).run_all()  # fmt: skip
             complete &= evaluation is not None
             if evaluation is not None:
                 boards[protocol][name, corpus.name] = _scored(evaluation, out)
@@ -186,13 +188,13 @@ def run_here(
     return complete
 
 
-def _unless_refused(evaluate: Callable[[], Evaluation | None], row: str) -> Evaluation | None:
-    """None, and a line that says why, where the folder of a row is that of something else."""
+@contextmanager
+def _unless_refused(row: str) -> Iterator[None]:
+    """Goes on, with a line that says why, where the folder of a row is that of something else."""
     try:
-        return evaluate()
+        yield
     except (ConfigError, ResultsError) as error:
         print(f"error: {row} is not in the tables: {error}", file=sys.stderr, flush=True)
-        return None
 
 
 def _counter(out: Path) -> Callable[[FoldResult], None]:

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,9 +26,11 @@ from data_pipelines.stores.sound import to_int16
 from data_pipelines.synthetic import corpus
 from voc2vec_jax.audio.signal import find_audio
 from voc2vec_jax.audio.spelling import escaped
-from voc2vec_jax.audio.tables import check_segments, read_table
+from voc2vec_jax.audio.tables import Row, check_segments, read_table
 from voc2vec_jax.config import DataConfig
 from voc2vec_jax.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
 
 
 def store_name(kind: str, name: str, *content: object) -> str:
@@ -93,6 +97,7 @@ def store_from_table(table: str | Path, cache_dir: str | Path) -> FlatStore:
     """The recordings of a table, or segments of them; see `read_table` for its columns.
 
     Labels are class names; an empty one, or -1, means unknown. `fold` is kept as it stands.
+    Segments of one recording that have no group are one group, which is said.
 
     Raises:
         DataError: the table cannot be used, it names a missing file, or its labels are no classes;
@@ -102,9 +107,10 @@ def store_from_table(table: str | Path, cache_dir: str | Path) -> FlatStore:
     rows = read_table(table)
     refuse_no_classes(str(table), [(row.line, row.label) for row in rows])
     class_names, labels = classes_of([row.label for row in rows])
+    groups = _groups_of(table, rows)
     clips = [
-        Clip(row.id, row.path, label, row.group, row.fold)
-        for row, label in zip(rows, labels, strict=True)
+        Clip(row.id, row.path, label, group, row.fold)
+        for row, label, group in zip(rows, labels, groups, strict=True)
     ]
     paths, segments = [row.file for row in rows], [row.segment for row in rows]
     title = escaped(table.stem)
@@ -129,6 +135,20 @@ def store_from_table(table: str | Path, cache_dir: str | Path) -> FlatStore:
     )
     say_empty_classes(title, class_names, set(store.labels.tolist()))
     return store
+
+
+def _groups_of(table: Path, rows: Sequence[Row]) -> list[str]:
+    """Group of each row; segments of one recording that have none are a group of their own."""
+    uses = Counter(row.file for row in rows)
+    alone = [not row.group and not row.segment.is_whole and uses[row.file] > 1 for row in rows]
+    if any(alone):
+        logger.warning(
+            "%s: %d segments have no group; those of one recording are taken as one, so that no "
+            "split has a recording on two sides",
+            table,
+            sum(alone),
+        )
+    return [row.path if own else row.group for row, own in zip(rows, alone, strict=True)]
 
 
 def store_from_synthetic(cache_dir: str | Path) -> FlatStore:

@@ -71,8 +71,6 @@ class Strings(Sequence[str]):
             return NotImplemented
         return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
 
-    __hash__ = None  # type: ignore[assignment] # as a list, which it stands for
-
     def __repr__(self) -> str:
         more = ", …" if len(self) > 3 else ""
         return f"<{len(self)} strings: {', '.join(map(repr, self[:3]))}{more}>"

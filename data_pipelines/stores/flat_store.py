@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipelines.stores.columns import Digests, Strings
-from data_pipelines.stores.index import read_index, to_delete
+from data_pipelines.stores.index import MIX, read_index, to_delete
 from data_pipelines.stores.sound import Int16Array, from_int16
 from voc2vec_jax.errors import DataError
 
@@ -89,6 +89,8 @@ class FlatStore:
         lengths = index.column("length").to_numpy()
         path = directory / "samples.int16"
         _check_size(path, 2 * int(lengths.sum()))
+        if index.facts.mixed_by < MIX:
+            _name_older_mix(directory)
         if index.facts.perhaps_cut_off:
             _name_cut_off(directory, index.facts.perhaps_cut_off)
         store = cls(
@@ -191,6 +193,16 @@ def _check_size(path: Path, expected: int) -> None:
     if found != expected:
         what = "is missing" if found is None else f"has {found} bytes instead of {expected}"
         raise DataError(f"{path}: {what}; {to_delete(path.parent)}")
+
+
+@functools.cache  # once for each store
+def _name_older_mix(directory: Path) -> None:
+    logger.warning(
+        "store=%s: an older version made it, which did not notice channels that cancel under noise"
+        " or a lossy codec; if it holds such stereo, delete the store, or prepare the dataset again"
+        " with --overwrite",
+        directory,
+    )
 
 
 @functools.cache  # once for each store

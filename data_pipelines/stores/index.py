@@ -25,6 +25,9 @@ from voc2vec_jax.files import writing
 FORMAT_VERSION = 2
 """Raised whenever the samples or the way of decoding change, so that old stores are not reused. It
 is a part of fingerprints."""
+MIX = 2
+"""Rule of `audio.signal` by which channels are mixed: 1 noticed that they cancel by an empty mix, 2
+notices it by their correlation. Stores of an older rule are named when they are opened."""
 INDEX, OLD_INDEX = "index.arrow", "index.json"
 
 _FACTS = b"voc2vec_jax"
@@ -63,6 +66,8 @@ class StoreFacts:
     """sha256 that two stores share if, and only if, they hold the same clips in the same order."""
     perhaps_cut_off: int = 0
     """Clips that reach full scale in a store of a version that cut off what lay beyond."""
+    mixed_by: int = 1
+    """By which rule channels were mixed, see `MIX`; stores that do not say so are of the first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +102,9 @@ def table_of(entries: Iterable[dict[str, Any]]) -> pa.Table:
     return table.cast(pa.schema([*_SCHEMA, _FULL_SCALE]))
 
 
-def index_of(table: pa.Table, class_names: Sequence[str], perhaps_cut_off: int = 0) -> Index:
+def index_of(
+    table: pa.Table, class_names: Sequence[str], perhaps_cut_off: int = 0, mixed_by: int = MIX
+) -> Index:
     """The index of the clips in a table of `table_of`."""
     digests = Digests(table.column("sha256").combine_chunks())
     content = hashlib.sha256()
@@ -110,6 +117,7 @@ def index_of(table: pa.Table, class_names: Sequence[str], perhaps_cut_off: int =
         class_names=list(class_names),
         fingerprint=_fingerprint(table, content.hexdigest()),
         perhaps_cut_off=perhaps_cut_off,
+        mixed_by=mixed_by,
     )
     return Index(table.select(_SCHEMA.names), facts)
 
@@ -185,7 +193,7 @@ def _read_old(directory: Path) -> Index:
         arrays = [pa.array(columns[field.name], field.type) for field in fields]
         report = json.loads((directory / "report.json").read_text())
         table = pa.Table.from_arrays(arrays, schema=pa.schema(fields))
-        return index_of(table, old["class_names"], len(report.get("clipped", ())))
+        return index_of(table, old["class_names"], len(report.get("clipped", ())), 1)
     except DataError:
         raise
     except (OSError, KeyError, TypeError, ValueError) as error:

@@ -66,7 +66,6 @@ def open_labelled(
         groups=store.groups,
         class_names=store.class_names,
         folds=store.folds,
-        clip_sha256=store.clip_sha256,
         # Without labels it is refused anyway, and need not be listened to first.
         copies=copies_of(store) if (store.labels >= 0).all() else None,
         fingerprint=store.fingerprint,

@@ -43,7 +43,7 @@ class Contender:
 
     row: Row
     content: Mapping[str, str]
-    """sha256 of the vectors that it reads, in the order of the corpus; see `cross_validate`."""
+    """sha256 of the vectors that it reads, in the order of the corpus; see `CrossValidation`."""
 
 
 def baseline(name: str, corpus: LabelledCorpus, cache_dir: Path) -> Contender:

@@ -113,6 +113,11 @@ class CrossValidation:
             before = left
             self.run(left)
 
+    def run_all(self) -> Evaluation:
+        """Runs what is missing, and gives the whole."""
+        self.run_missing()
+        return self.publish()
+
     def run(self, keys: Iterable[Key]) -> None:
         """Runs folds as they are asked for, but for those that are finished or others are at."""
         for key in keys:
@@ -196,33 +201,6 @@ class CrossValidation:
             settings=self._settings,
             identity={"run_sha256": self._identity.run_sha256, **self._identity.content},
         )
-
-
-def cross_validate(
-    row: Row,
-    model: str,
-    corpus: LabelledCorpus,
-    protocol: Protocol,
-    out: Path,
-    *,
-    folds: int | None = None,
-    seeds: Sequence[int] = (0,),
-    given: GivenFolds | None = None,
-    content: Mapping[str, str],
-    settings: Mapping[str, Any],
-    finished: Callable[[FoldResult], None] = lambda result: None,
-) -> Evaluation:
-    """Runs what is missing in a folder and writes `results.json` after every fold.
-
-    See `CrossValidation` for its arguments and for what it raises.
-    """
-    validation = CrossValidation(
-        row, model, corpus, protocol, out,
-        folds=folds, seeds=seeds, given=given, content=content, settings=settings,
-        finished=finished,
-    )  # fmt: skip
-    validation.run_missing()
-    return validation.publish()
 
 
 def identity_of(

@@ -35,8 +35,6 @@ class LabelledCorpus:
     """The part of a split that each clip comes with, such as `test`; '' or () where none."""
     copies: Copies = None
     """Sets of clips, by their places, that are the same recording; None where nobody looked."""
-    clip_sha256: Sequence[str] = ()
-    """Of the samples of each clip; () where there is no sound to compare."""
     excluded: tuple[Mapping[str, str], ...] = ()
     """`file` and `reason` of each clip that could not be read and is left out on request."""
 
